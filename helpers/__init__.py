@@ -1,0 +1,1 @@
+"""The small library that the notebooks, the command line and the tests share."""

