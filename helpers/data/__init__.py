@@ -1,0 +1,1 @@
+"""Pictures, captions, tokens and frozen image features. Knows nothing of models."""

@@ -1,0 +1,108 @@
+"""Where a dataset lies: a folder of yours, drawn here, attached on Kaggle, downloaded before, or downloaded now."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from helpers.data.layouts import KARPATHY_FILES, find_karpathy, folders_of
+from helpers.environment import require_network, shown
+from helpers.errors import InputError
+
+# Kaggle datasets by name, the one to download first. The others are read where they are attached.
+KAGGLE = {
+    "flickr8k": ("adityajn105/flickr8k",),
+    "flickr30k": ("hsankesara/flickr-image-dataset", "eeshawn/flickr30k", "adityajn105/flickr30k"),
+    "coco2017": ("awsaf49/coco-2017-dataset",),
+    "coco-karpathy": ("awsaf49/coco-2017-dataset",),
+}
+KARPATHY_SPLITS = "shtvkumar/karpathy-splits"
+NAMES = ("scenes", *KAGGLE)
+KAGGLE_INPUT = Path("/kaggle/input")
+KAGGLE_ADDRESS = "https://www.kaggle.com"
+
+
+def locate(name: str, data_dir: str | Path | None, work_dir: Path) -> Path:
+    """The folder of dataset `name`: `data_dir` where given, else the first that there is of: the drawn scenes,
+    `work_dir`/data/`name`, an attached Kaggle dataset, an earlier download, a new download.
+
+    A `name` that is no dataset's is a folder. Raises InputError where there is no such folder or dataset, OfflineError
+    where a download is needed and there is no network.
+    """
+    if data_dir:
+        return Path(data_dir).expanduser()
+    if name == "scenes":
+        return _drawn_scenes(work_dir / "data" / "scenes")
+    if name not in KAGGLE:
+        if name != "folder" and Path(name).expanduser().is_dir():
+            return Path(name).expanduser()
+        why = "needs to be told which (--data-dir)" if name == "folder" else "is neither a dataset nor a folder"
+        raise InputError(
+            f"dataset {name!r} {why}. Known datasets: {', '.join(NAMES)}, or a folder with Images/ and captions.txt"
+        )
+    own = work_dir / "data" / name
+    if own.is_dir():
+        return own
+    return _attached(KAGGLE[name]) or _download(KAGGLE[name][0], name, own)
+
+
+def locate_karpathy(name: str, root: Path, *, download: bool = False) -> Path | None:
+    """Karpathy's file for dataset `name`: in `root`, in the splits dataset attached on Kaggle, or (if wanted) downloaded.
+
+    None where there is none; with `download`, an InputError instead if it is one of the datasets that he split.
+    """
+    folders = folders_of(root)
+    attached = _attached([KARPATHY_SPLITS]) if name in KARPATHY_FILES else None
+    folders += folders_of(attached) if attached else []
+    path = next(filter(None, (find_karpathy(folder, name) for folder in folders)), None)
+    if path or not download or name not in KARPATHY_FILES:
+        return path
+    file = KARPATHY_FILES[name]
+    path = find_karpathy(_download(KARPATHY_SPLITS, file, root / file), name)
+    if path is None:
+        raise InputError(f"Kaggle's {KARPATHY_SPLITS} holds no {file}: put one at {shown(root / file)}")
+    return path
+
+
+def _drawn_scenes(folder: Path) -> Path:
+    from filelock import FileLock
+
+    from helpers.data.scenes import make_scenes
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder.with_name(f".{folder.name}.lock")):  # two notebooks may start at once
+            return make_scenes(folder)
+    except FileExistsError as error:
+        raise InputError(f"{shown(folder)}: holds something else than the drawn scenes; move it away") from error
+
+
+def _attached(slugs: Sequence[str]) -> Path | None:
+    """The first of these Kaggle datasets that is mounted (either form of mount) or was downloaded completely before."""
+    cache = Path(os.environ.get("KAGGLEHUB_CACHE", "~/.cache/kagglehub")).expanduser() / "datasets"
+    for slug in slugs:
+        for mount in (KAGGLE_INPUT / slug.split("/")[1], KAGGLE_INPUT / "datasets" / slug):
+            if mount.is_dir():
+                return mount
+        complete = sorted((cache / slug).glob("*.complete"), key=lambda path: int(path.stem))
+        if complete:
+            return cache / slug / "versions" / complete[-1].stem
+    return None
+
+
+def _download(slug: str, what: str, instead: Path) -> Path:
+    require_network(
+        KAGGLE_ADDRESS,
+        what=f"{what} (Kaggle dataset {slug})",
+        instead=f"Put it at {shown(instead)}, or name its folder with --data-dir or CAPTIONING_DATA_DIR.",
+    )
+    import kagglehub
+
+    try:
+        return Path(kagglehub.dataset_download(slug))
+    except Exception as error:  # kagglehub has many; all mean that there is no dataset
+        raise InputError(
+            f"{what} could not be downloaded from Kaggle ({slug}): {error}. Put it at {shown(instead)}, or name its folder "
+            "with --data-dir or CAPTIONING_DATA_DIR."
+        ) from error
