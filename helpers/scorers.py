@@ -1,0 +1,90 @@
+"""One function per family of scores, each around pycocoevalcap's own scorer.
+
+A scorer takes a corpus of P pictures, and in `weights` (R, P) how often each of R resamples draws each picture. For
+each of its metrics it returns the scores of the single pictures (P,) and the corpus score of every resample (R,). So a
+bootstrap resamples what makes the score: BLEU and METEOR of a resample come from its summed counts, not from averaging.
+
+To add a score, write a function like `_rouge` and enter it in `SCORERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from helpers import java
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One system's tokenized captions beside the tokenized references, in pycocoevalcap's two dictionaries."""
+
+    gts: dict[str, list[str]]  # image -> references
+    res: dict[str, list[str]]  # image -> [hypothesis]
+
+
+def _bleu(corpus: Corpus, weights: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """BLEU-1..4 (Papineni et al., 2002): n-gram counts and lengths are summed over the drawn pictures, then divided."""
+    from pycocoevalcap.bleu.bleu_scorer import BleuScorer
+
+    scorer = BleuScorer(n=4)
+    for image, references in corpus.gts.items():
+        scorer += (corpus.res[image][0], references)
+    _, per_image = scorer.compute_score(option="closest")
+    counts = scorer.ctest
+    correct = weights @ np.array([c["correct"] for c in counts], dtype=float)  # (R, 4)
+    guess = weights @ np.array([c["guess"] for c in counts], dtype=float)  # (R, 4)
+    length = weights @ np.array([c["testlen"] for c in counts], dtype=float)  # (R,)
+    closest = [scorer._single_reflen(c["reflen"], "closest", c["testlen"]) for c in counts]
+    ratio = (length + 1e-15) / (weights @ np.array(closest, dtype=float) + 1e-9)  # pycocoevalcap's two constants
+    precision = (correct + 1e-15) / (guess + 1e-9)
+    bleu = np.cumprod(precision, axis=1) ** (1 / np.arange(1, 5))  # (R, 4)
+    bleu *= np.exp(np.minimum(0, 1 - 1 / ratio))[:, None]  # brevity penalty
+    return {f"BLEU-{n + 1}": (np.array(per_image[n]), bleu[:, n]) for n in range(4)}
+
+
+def _meteor(corpus: Corpus, weights: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """METEOR 1.5 (Denkowski and Lavie, 2014): its counts add up over pictures, and METEOR itself scores each sum.
+
+    A caption equal to a reference scores 1 alone, but a corpus of such captions only about 0.63: METEOR punishes a
+    match in more than one piece, and over a corpus every caption is a piece.
+    """
+    server = java.meteor()
+    counts = np.stack([server.statistics(corpus.res[i][0], references) for i, references in corpus.gts.items()])
+    return {"METEOR": (server.evaluate(counts), server.evaluate(weights @ counts))}
+
+
+def _rouge(corpus: Corpus, weights: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """ROUGE-L (Lin and Och, 2004): a mean over pictures."""
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    per_image = np.asarray(Rouge().compute_score(corpus.gts, corpus.res)[1], dtype=float)
+    return {"ROUGE-L": (per_image, _means(per_image, weights))}
+
+
+def _cider(corpus: Corpus, weights: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """CIDEr-D (Vedantam et al., 2015), which pycocoevalcap calls CIDEr: a mean over pictures.
+
+    The document frequencies stay those of all references passed in, in every resample: they weigh the words.
+    """
+    from pycocoevalcap.cider.cider import Cider
+
+    per_image = np.asarray(Cider().compute_score(corpus.gts, corpus.res)[1], dtype=float)
+    return {"CIDEr-D": (per_image, _means(per_image, weights))}
+
+
+def _means(per_image: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return weights @ per_image / weights.sum(axis=1)
+
+
+Scorer = Callable[[Corpus, np.ndarray], dict[str, tuple[np.ndarray, np.ndarray]]]
+SCORERS: dict[str, Scorer] = {
+    **dict.fromkeys(("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4"), _bleu),
+    "METEOR": _meteor,
+    "ROUGE-L": _rouge,
+    "CIDEr-D": _cider,
+}
+METRICS = tuple(SCORERS)
+QUICK = tuple(metric for metric in METRICS if metric != "METEOR")  # METEOR takes 8 s to start
