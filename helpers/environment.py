@@ -193,7 +193,6 @@ def seed_everything(seed: int) -> None:
 
 def quiet_libraries() -> None:
     """Keep other libraries' banners, bars and advice off stderr: a notebook's outputs are compared by nbval."""
-    import logging
     import warnings
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -201,8 +200,6 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not progress_wanted():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning.*")
 
 

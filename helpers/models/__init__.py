@@ -1,0 +1,1 @@
+"""The captioners, one idea a file. Knows nothing of datasets or files."""
