@@ -223,6 +223,8 @@ def curves(
     """
     with style():
         figure, axes = _axes(xlabel, ylabel, title)
+        if "x" not in log:  # epochs and captions are counted: no ticks between them
+            axes.xaxis.get_major_locator().set_params(integer=True)
         for number, (label, values) in enumerate(series.items()):
             x, y = values if isinstance(values, tuple) else (range(1, len(values) + 1), values)
             marker = "o" if len(y) <= 12 else None
