@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from helpers.data.encoders import ClipEncoder
+from helpers.data.images import open_image
 from helpers.data.tokens import Tokens
 from helpers.errors import InputError
 
@@ -19,8 +20,9 @@ from helpers.errors import InputError
 class Captioner:
     """`caption(pictures) -> list[str]` for every system of the series.
 
-    `model` offers `loss(image, tokens, mask)` and `generate(image, eos=..., **decoding)`; `config` holds what
-    checkpoints.py writes down: the system, the backbones, what it was trained on.
+    `model` offers `loss(image, tokens, mask)`, `generate(image, eos=..., **decoding)` and `sees`: "pooled" or "grid", what of
+    CLIP it takes. `config` holds what checkpoints.py writes down: the backbones, which parts of CLIP have learned
+    (`learned`), what it was trained on.
     """
 
     encoder: ClipEncoder
@@ -30,11 +32,16 @@ class Captioner:
 
     def caption(self, images: Sequence[Path | str | Image.Image], **decoding: object) -> list[str]:
         """One caption a picture (files or PIL pictures). `decoding` as in `caption_features`."""
-        return self.caption_features(self.encoder.encode_images(images), **decoding)
+        return self.caption_features(self.look(images), **decoding)
+
+    def look(self, images: Sequence[Path | str | Image.Image]) -> Tensor | dict[str, Tensor]:
+        """What the model takes of these pictures: pooled vectors (N, E), or {"grid": (N, M, C), "pooled": (N, E)}."""
+        encode = self.encoder.encode_grid if self.model.sees == "grid" else self.encoder.encode
+        return encode(torch.stack([self.encoder.pixels(open_image(image)) for image in images]))
 
     def caption_features(
         self,
-        features: Tensor,
+        features: Tensor | Mapping[str, Tensor],
         *,
         beams: int = 1,
         top_p: float | None = None,
@@ -42,7 +49,7 @@ class Captioner:
         max_new_tokens: int = 40,
         batch_size: int = 64,
     ) -> list[str]:
-        """One caption for each image vector of `features` (N, E).
+        """One caption for each picture of `features`, as `look` gives them.
 
         Greedy by default; beam search with `beams` > 1; nucleus sampling with `top_p` (Holtzman et al. 2020) or a
         `temperature` other than 1, drawn from torch's global generator. Raises InputError for values out of range.
@@ -50,7 +57,7 @@ class Captioner:
         options = decoding_options(beams, top_p, temperature, max_new_tokens)
         captions = []
         self.model.eval()
-        for batch in torch.as_tensor(features).to(self.device).split(batch_size):
+        for batch in _batches(features, batch_size, self.device):
             ids = self.model.generate(batch, eos=self.tokens.eos, **options)
             captions += [self.tokens.decode(row) for row in ids.tolist()]
         return captions
@@ -58,6 +65,16 @@ class Captioner:
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+
+def _batches(
+    features: Tensor | Mapping[str, Tensor], size: int, device: torch.device
+) -> Iterator[Tensor | dict[str, Tensor]]:
+    if isinstance(features, Mapping):
+        for start in range(0, len(next(iter(features.values()))), size):
+            yield {name: part[start : start + size].to(device) for name, part in features.items()}
+    else:
+        yield from torch.as_tensor(features).to(device).split(size)
 
 
 def decoding_options(beams: int, top_p: float | None, temperature: float, max_new_tokens: int) -> dict[str, object]:

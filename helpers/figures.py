@@ -143,7 +143,7 @@ def picture_grid(
     cell = (WIDTH - gap * (columns + 1)) / columns
     colours = dict(zip(dict.fromkeys(mark for mark in marks or () if mark), (BLUE, RED, GREEN, PURPLE) * 9, strict=False))
     with style():
-        figure = _figure(WIDTH, 1)
+        figure = blank_figure(WIDTH, 1)
         texts = [_caption_texts(figure, caption, cell) for caption in captions]
         heights = [[_height(text) for text in column] for column in texts]
         rows = [range(start, min(start + columns, len(images))) for start in range(0, len(images), columns)]
@@ -187,7 +187,7 @@ def word_clouds(groups: Mapping[str, Mapping[str, float]], *, columns: int = 2) 
     width, height = WIDTH / columns, (3.6 if columns == 1 else 2.6)
     font = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
     with style():
-        figure = _figure(WIDTH, rows * height)
+        figure = blank_figure(WIDTH, rows * height)
         for number, (title, frequencies) in enumerate(groups.items()):
             if not any(frequencies.values()):
                 raise InputError(f"word cloud {title!r}: no words")
@@ -331,7 +331,7 @@ def heatmap(
     return figure
 
 
-def _figure(width: float, height: float, **options: object) -> Figure:
+def blank_figure(width: float, height: float, **options: object) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -341,7 +341,7 @@ def _figure(width: float, height: float, **options: object) -> Figure:
 
 
 def _axes(xlabel: str, ylabel: str, title: str, *, height: float = 3.4):
-    figure = _figure(WIDTH * 0.8, height, layout="constrained")
+    figure = blank_figure(WIDTH * 0.8, height, layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)

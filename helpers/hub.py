@@ -21,26 +21,33 @@ def find_file(name: str | Path) -> Path | None:
 def locate(name: str | Path, *, what: str) -> dict[str, object]:
     """Keyword arguments for `from_pretrained`: a local folder, a model already in the hub's cache, or a hub name.
 
-    Raises InputError for a folder without config.json or a path that does not exist, and OfflineError (within 2 seconds)
+    what: "language model" or "tokenizer".
+
+    Raises InputError for a folder without its config or a path that does not exist, and OfflineError (within 2 seconds)
     where the model is neither here nor reachable.
     """
     folder = find_file(name)
     if folder is not None:
-        if not (folder / "config.json").is_file():
-            raise InputError(f"{name} holds no config.json: give a folder written by save_pretrained() as the {what}")
+        needed = "tokenizer_config.json" if what == "tokenizer" else "config.json"
+        if not (folder / needed).is_file():
+            raise InputError(f"{name} holds no {needed}: give a folder written by save_pretrained() as the {what}")
         return {"pretrained_model_name_or_path": str(folder), "local_files_only": True}
     name = str(name)
     if name.startswith((".", "/", "~", "data/")) or name.count("/") > 1:
         raise InputError(f"{name} does not exist: give a folder written by save_pretrained(), or a hub name such as gpt2")
     import huggingface_hub
 
-    if isinstance(huggingface_hub.try_to_load_from_cache(name, "model.safetensors"), str):
+    file, option, small = {
+        "language model": ("model.safetensors", "--language-model", "data/tiny/gpt2"),
+        "tokenizer": ("tokenizer.json", "--tokenizer", "data/tiny/bert"),
+    }[what]
+    if isinstance(huggingface_hub.try_to_load_from_cache(name, file), str):
         return {"pretrained_model_name_or_path": name, "local_files_only": True}
     require_network(
         HUB,
         what=f"the {what} {name!r}",
-        instead="Give a folder written by save_pretrained() instead of the name (--language-model DIR), "
-        "for example the small one in data/tiny/gpt2.",
+        instead=f"Give a folder written by save_pretrained() instead of the name ({option} DIR), "
+        f"for example the small one in {small}.",
     )
     return {"pretrained_model_name_or_path": name, "local_files_only": False}
 

@@ -1,21 +1,26 @@
-"""Make data/tiny: a small CLIP and a small GPT-2 pretrained on drawn scenes, and a ClipCap trained on top.
+"""Make data/tiny: small CLIPs, a small GPT-2 and tokenizers pretrained on drawn scenes, and captioners trained on top.
 
-    python -m helpers.pretrain                  # into data/tiny, about 5 minutes on 2 cores
+    python -m helpers.pretrain                          # all parts into data/tiny, about 12 minutes on 2 cores
+    python -m helpers.pretrain clip-rn bert decoder     # these parts only
     python -m helpers.pretrain --out DIR --share 0.02
 
-The classes and the files are the real ones: `clip.model.CLIP` in a TorchScript archive that `clip.load` reads, as OpenAI
-ships it; `GPT2LMHeadModel` and `GPT2TokenizerFast` in folders written by save_pretrained(). Only scenes of the training kind
+The classes and the files are the real ones: `clip.model.CLIP`, with a ViT and with a ModifiedResNet, in TorchScript archives
+that `clip.load` reads, as OpenAI ships them; `GPT2LMHeadModel`, `GPT2TokenizerFast` and `BertTokenizerFast` in folders
+written by save_pretrained(). Only scenes of the training kind
 are used: the test split's held-out combinations are never drawn here, nor said.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 import warnings
 import zipfile
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -59,6 +64,11 @@ CLIP_SIZES = dict(
     embed_dim=256, image_resolution=96, vision_layers=4, vision_width=128, vision_patch_size=12,
     context_length=24, vocab_size=49_408, transformer_width=128, transformer_heads=2, transformer_layers=1,
 )  # fmt: skip
+# A ModifiedResNet, whose grid of 4 x 4 cells a decoder can look at.
+CLIP_RN_SIZES = dict(
+    embed_dim=256, image_resolution=128, vision_layers=(1, 1, 1, 1), vision_width=16, vision_patch_size=None,
+    context_length=24, vocab_size=49_408, transformer_width=128, transformer_heads=2, transformer_layers=1,
+)  # fmt: skip
 GPT2_SIZES = dict(n_embd=128, n_layer=4, n_head=4, n_positions=128)
 
 
@@ -83,7 +93,7 @@ def _draw_chunk(job: tuple[int, int, int]) -> tuple[np.ndarray, list[list[str]]]
     return np.stack(pixels), [captions for _, captions in pairs]
 
 
-def pretrain_clip(pixels: np.ndarray, captions: list[list[str]], recipe: Recipe) -> nn.Module:
+def pretrain_clip(pixels: np.ndarray, captions: list[list[str]], recipe: Recipe, sizes: dict) -> nn.Module:
     """CLIP from scratch; one caption of each picture's five, drawn anew each epoch, is its text.
 
     InfoNCE alone learns place and weather first and needs far more pictures to learn who is there, so a head that is thrown
@@ -93,7 +103,7 @@ def pretrain_clip(pixels: np.ndarray, captions: list[list[str]], recipe: Recipe)
     from helpers.data.encoders import clip
 
     seed_everything(recipe.seed)
-    net = clip.model.CLIP(**CLIP_SIZES)
+    net = clip.model.CLIP(**sizes).to(memory_format=torch.channels_last)  # twice as fast where it convolves
     ids = torch.stack([clip.tokenize(five, context_length=net.context_length, truncate=True) for five in captions]).long()
     # The few hundred words that occur, in their order (the end token stays the highest, which is how CLIP finds it).
     vocabulary, ids = ids.unique(return_inverse=True)  # ids (N, 5, context)
@@ -118,7 +128,7 @@ def pretrain_clip(pixels: np.ndarray, captions: list[list[str]], recipe: Recipe)
             _step(both, contrast + nn.functional.cross_entropy(words(vectors), wanted), optimizers)
         if hasattr(bar, "set_postfix"):
             bar.set_postfix(contrast=f"{contrast.item():.3f}")
-    embedding = torch.zeros(CLIP_SIZES["vocab_size"], net.token_embedding.embedding_dim)  # unused words: zeros compress away
+    embedding = torch.zeros(sizes["vocab_size"], net.token_embedding.embedding_dim)  # unused words: zeros compress away
     embedding[vocabulary] = net.token_embedding.weight.detach()
     net.token_embedding = nn.Embedding.from_pretrained(embedding)
     return net.eval()
@@ -202,47 +212,80 @@ def _step(net: nn.Module, loss: Tensor, optimizers: list[tuple]) -> None:
         schedule.step()
 
 
-def make(out: Path, recipe: Recipe) -> None:
-    """Everything in order; each part is written whole or not at all. `out`/made.json records recipe, minutes, hardware."""
-    from helpers.checkpoints import save_captioner
-    from helpers.data.datasets import load_captions
-    from helpers.environment import setup
-    from helpers.train import settings_for, sizes_for, train_clipcap
+def make_clip(out: Path, recipe: Recipe, name: str, sizes: dict) -> None:
+    pixels, captions = draw_pictures(recipe, sizes["image_resolution"])
+    save_clip(pretrain_clip(pixels, captions, recipe, sizes), out / f"{name}.pt")
 
-    minutes: dict[str, float] = {}
 
-    def timed(name: str, started: float) -> None:
-        minutes[name] = round((time.perf_counter() - started) / 60, 2)
-
-    start = time.perf_counter()
-    pixels, captions = draw_pictures(recipe, CLIP_SIZES["image_resolution"])
-    timed("drawing", start)
-    start = time.perf_counter()
-    save_clip(pretrain_clip(pixels, captions, recipe), out / "clip-vit.pt")
-    timed("clip", start)
-    start = time.perf_counter()
+def make_gpt2(out: Path, recipe: Recipe) -> None:
     tokenizer, net = pretrain_gpt2(recipe)
     with atomic_path(out / "gpt2") as temporary:
         net.half().save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-    timed("gpt2", start)
-    start = time.perf_counter()
-    run = setup("pretrain", verbose=False, profile="tiny", clip=str(out / "clip-vit.pt"), language_model=str(out / "gpt2"))
+
+
+def make_bert(out: Path, recipe: Recipe) -> None:
+    """BERT's word pieces for what people say of scenes. The tokenizer alone: no BERT is behind it."""
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertTokenizerFast
+
+    pieces = BertWordPieceTokenizer(lowercase=True)
+    texts = (caption for _, five in scene_stream(recipe.seed, recipe.captions) for caption in five)
+    pieces.train_from_iterator(texts, vocab_size=recipe.vocabulary, show_progress=False)
+    with atomic_path(out / "bert") as temporary:
+        BertTokenizerFast(tokenizer_object=pieces._tokenizer).save_pretrained(temporary)
+
+
+def make_captioner(out: Path, recipe: Recipe, system: str) -> None:
+    """A captioner trained by the recipe of its notebook, on the scenes' train split."""
+    from helpers import recipes
+    from helpers.checkpoints import save_captioner
+    from helpers.data.datasets import load_captions
+    from helpers.environment import DEFAULTS, setup
+
+    made = {key: str(out / Path(name).name) for key, name in DEFAULTS[system]["tiny"].items() if key != "dataset"}
+    run = setup(f"pretrain_{system}", system=system, verbose=False, profile="tiny", dataset="scenes", **made)
     scenes = load_captions("scenes", work_dir=run.work_dir, limit=recipe.captioner_pictures)
-    settings = settings_for("tiny")
-    captioner, _ = train_clipcap(run, scenes, settings, run.output_dir, **sizes_for(run.profile))
-    save_captioner(captioner, out / "clipcap")
-    timed("clipcap", start)
-    write_json(out / "made.json", {"recipe": asdict(recipe), "minutes": minutes, **provenance()})
+    train = {"clipcap": recipes.train_clipcap, "decoder": recipes.train_decoder}[system]
+    # CLIP frozen: what learned of it would have to be shipped too, and would be most of the file.
+    settings, sizes = recipes.settings_for("tiny", system, encoder="frozen"), recipes.sizes_for("tiny", system)
+    captioner, _ = train(run, scenes, settings, run.output_dir, **sizes)
+    save_captioner(captioner, out / system)
+
+
+# In the order in which they need each other.
+PARTS = {
+    "clip-vit": partial(make_clip, name="clip-vit", sizes=CLIP_SIZES),
+    "gpt2": make_gpt2,
+    "clipcap": partial(make_captioner, system="clipcap"),
+    "clip-rn": partial(make_clip, name="clip-rn", sizes=CLIP_RN_SIZES),
+    "bert": make_bert,
+    "decoder": partial(make_captioner, system="decoder"),
+}
+
+
+def make(out: Path, recipe: Recipe, parts: Iterable[str] = PARTS) -> None:
+    """Each part is written whole or not at all; `out`/made.json records its recipe, minutes and hardware."""
+    record = out / "made.json"
+    made = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    for part in (name for name in PARTS if name in parts):
+        start = time.perf_counter()
+        PARTS[part](out, recipe)
+        minutes = round((time.perf_counter() - start) / 60, 2)
+        made[part] = {"minutes": minutes, "recipe": asdict(recipe), **provenance()}
+        write_json(record, made)
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m helpers.pretrain", description=__doc__.split("\n")[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"default: all of {', '.join(PARTS)}")
     parser.add_argument("--out", type=Path, default=TINY, help="folder to write to (default: data/tiny)")
     parser.add_argument("--share", type=float, default=1.0, help="share of the full amounts, for a rehearsal (default: 1)")
     options = parser.parse_args(arguments)
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"{', '.join(sorted(unknown))}: not one of {', '.join(PARTS)}")
     quiet_libraries()
-    make(options.out, Recipe() if options.share == 1 else Recipe().scaled(options.share))
+    make(options.out, Recipe() if options.share == 1 else Recipe().scaled(options.share), options.parts or PARTS)
 
 
 if __name__ == "__main__":

@@ -1,102 +1,22 @@
-"""Train a captioner from a folder of captioned photos: `python -m helpers.train clipcap --dataset NAME --data-dir DIR`."""
+"""Train a captioner from a folder of captioned photos: `python -m helpers.train SYSTEM --dataset NAME --data-dir DIR`."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from helpers.errors import InputError
 
-if TYPE_CHECKING:  # imported only when training starts: --help answers at once
-    from helpers.captioner import Captioner
-    from helpers.data.datasets import Captions
-    from helpers.environment import Run
-    from helpers.training import History, TrainSettings
-
-# The small backbones learn at rates that would wreck the large ones, and their width holds fewer heads.
-TINY_SETTINGS = {"epochs": 3, "batch_size": 64, "learning_rate": 1e-3, "captions": "all", "weight_decay": 0.05}
-TINY_SIZES = {"layers": 4, "heads": 4}
-
-
-def settings_for(profile: str, **changes: object) -> TrainSettings:
-    """The profile's training settings (full: the paper's; tiny: for the small backbones), with `changes` on top."""
-    from helpers.training import TrainSettings
-
-    given = {name: value for name, value in changes.items() if value is not None}
-    return TrainSettings(**({**TINY_SETTINGS, **given} if profile == "tiny" else given))
-
-
-def sizes_for(profile: str) -> dict[str, int]:
-    """The profile's sizes of the mapping network, as options of ClipCap.build (full: the paper's, its defaults)."""
-    return dict(TINY_SIZES) if profile == "tiny" else {}
-
-
-def train_clipcap(
-    run: Run,
-    captions: Captions,
-    settings: TrainSettings,
-    folder: str | Path,
-    *,
-    resume: bool = False,
-    **sizes: int,
-) -> tuple[Captioner, History]:
-    """Train ClipCap's mapping network on the train split, validate on the val split, save the best epoch to `folder`.
-
-    `folder`/checkpoint is the captioner's folder, `folder`/history.csv the losses. `sizes` are fields of ClipCapConfig.
-    Raises InputError or OfflineError as the readers of data and backbones do.
-    """
-    from helpers.captioner import Captioner
-    from helpers.checkpoints import save_captioner
-    from helpers.data.batches import CaptionDataset, caption_loader
-    from helpers.data.encoders import load_clip
-    from helpers.data.features import cached_features
-    from helpers.data.tokens import load_tokens
-    from helpers.environment import seed_everything
-    from helpers.hub import load_language_model
-    from helpers.models.clipcap import ClipCap
-    from helpers.training import fit
-
-    encoder = load_clip(run.clip, run.device)
-    tokens = load_tokens(run.language_model)
-    language_model = load_language_model(run.language_model)
-    seed_everything(settings.seed)  # here, so that notebook, command and data/tiny start from the same weights
-    model = ClipCap.build(encoder.dim, language_model, **sizes)
-    loaders = []
-    for split, which in (("train", settings.captions), ("val", "ordered")):
-        features = cached_features(encoder, captions.image_dir, captions.images(split), run.cache_dir)
-        for image, reason in features.broken.items():
-            print(f"skipped {image}: {reason}", file=sys.stderr)
-        dataset = CaptionDataset(features, captions.references(split), tokens, max_tokens=settings.max_tokens)
-        loaders.append(
-            caption_loader(dataset, tokens, batch_size=settings.batch_size, captions=which, seed=settings.seed)
-        )
-    start = time.perf_counter()
-    history = fit(model, *loaders, settings, folder, device=run.device, precision=run.precision, resume=resume)
-    trained_on = {
-        "dataset": captions.name,
-        "pictures": len(loaders[0].dataset),
-        "minutes": round((time.perf_counter() - start) / 60, 2),
-        "best_epoch": history.best_epoch,
-        "val_loss": round(history.best_val_loss, 4),
-        **dataclasses.asdict(settings),
-    }
-    captioner = Captioner(
-        encoder, tokens, model, {"clip": run.clip, "language_model": run.language_model, "training": trained_on}
-    )
-    save_captioner(captioner, Path(folder) / "checkpoint")
-    return captioner, history
+SETTINGS = ("epochs", "batch_size", "learning_rate", "captions", "max_tokens", "keep", "patience", "mirrored", "encoder",
+            "encoder_rate", "unfreeze_epoch")  # fmt: skip
+SIZES = ("prefix_length", "clip_length", "width", "layers", "heads", "dropout", "memory")
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = vars(_parser().parse_args(arguments))
-    from helpers.environment import setup, shown
-
     try:
-        return _train(options, setup, shown)
+        return _train(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -105,28 +25,32 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def _train(options: dict, setup, shown) -> int:
-    where = {name: options[name] for name in ("profile", "dataset", "data_dir", "clip", "language_model", "device", "seed")}
-    run = setup("train_clipcap", **where)
-    from helpers.data.datasets import load_captions
-    from helpers.models.clipcap import count_parameters
+def _train(options: dict) -> int:
+    # Imported here, not above: --help must not wait for torch.
+    from helpers.environment import setup, shown
 
+    system = options["system"]
+    where = ("profile", "dataset", "data_dir", "clip", "language_model", "tokenizer", "device", "seed")
+    run = setup(f"train_{system}", system=system, **{name: options.get(name) for name in where})
+    from helpers import recipes
+    from helpers.data.datasets import load_captions
+    from helpers.models import clipcap, decoder
+
+    train, counted = {
+        "clipcap": (recipes.train_clipcap, clipcap.count_parameters),
+        "decoder": (recipes.train_decoder, decoder.count_parameters),
+    }[system]
+    preset = options.get("preset") or run.profile
+    settings = recipes.settings_for(preset, system, seed=run.seed, **{name: options.get(name) for name in SETTINGS})
+    sizes = recipes.sizes_for(preset, system, **{name: options.get(name) for name in SIZES})
     captions = load_captions(run.dataset, run.data_dir, work_dir=run.work_dir, seed=run.seed, limit=options["limit"])
     counts = {split: len(captions.images(split)) for split in ("train", "val", "test")}
     print(f"{captions.name}: " + ", ".join(f"{count:,} {split}" for split, count in counts.items()) + " pictures")
     if str(captions.report):
         print(captions.report)
-    settings = settings_for(
-        run.profile,
-        seed=run.seed,
-        **{name: options[name] for name in ("epochs", "batch_size", "learning_rate", "captions", "max_tokens")},
-    )
-    given = {name: options[name] for name in ("prefix_length", "clip_length", "layers", "heads") if options[name]}
-    sizes = sizes_for(run.profile) | given
     folder = Path(options["out"]) if options["out"] else run.output_dir
-    captioner, history = train_clipcap(run, captions, settings, folder, resume=options["resume"], **sizes)
-    parameters = count_parameters(captioner.model)
-    print(", ".join(f"{name} {count:,}" for name, count in parameters.items()) + " parameters")
+    captioner, history = train(run, captions, settings, folder, resume=options["resume"], **sizes)
+    print(", ".join(f"{name} {count:,}" for name, count in counted(captioner.model).items()) + " parameters")
     print(history.epochs.to_string(index=False))
     checkpoint = shown(folder / "checkpoint")
     print(f"kept epoch {history.best_epoch}: {checkpoint}")
@@ -137,34 +61,49 @@ def _train(options: dict, setup, shown) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m helpers.train", description=__doc__)
     systems = parser.add_subparsers(dest="system", required=True)
-    p = systems.add_parser(
-        "clipcap",
-        help="a transformer mapping network in front of a frozen language model",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        argument_default=argparse.SUPPRESS,
-    )
-    data = p.add_argument_group("data and backbones (default: the profile's)")
-    data.add_argument("--profile", choices=("tiny", "full"), default=None, help="tiny: CPU, small backbones; full: CUDA")
-    data.add_argument("--dataset", default=None, help="scenes, flickr8k, flickr30k, coco2017, coco-karpathy, or folder")
-    data.add_argument("--data-dir", default=None, help="where its files lie; otherwise found or downloaded")
-    data.add_argument("--clip", default=None, help="a name such as ViT-B/32, or a file")
-    data.add_argument("--language-model", default=None, help="a hub name such as gpt2, or a folder")
-    data.add_argument("--limit", type=int, default=None, help="use only so many pictures")
-    data.add_argument("--device", choices=("cpu", "cuda"), default=None, help="default: the profile's")
-    how = p.add_argument_group("training (default: the profile's)")
-    how.add_argument("--epochs", type=int, default=None, help="passes over the pictures")
-    how.add_argument("--batch-size", type=int, default=None, help="captions a step")
-    how.add_argument("--learning-rate", type=float, default=None, help="AdamW's, after warm-up")
-    how.add_argument("--captions", choices=("random", "all"), default=None, help="of a picture, an epoch")
-    how.add_argument("--max-tokens", type=int, default=None, help="longer captions are cut, their end token kept")
-    how.add_argument("--seed", type=int, default=None, help="of weights, order and caption draws")
-    model = p.add_argument_group("mapping network (default: the paper's, smaller in the tiny profile)")
-    for name, what in (("prefix-length", "pseudo-words"), ("clip-length", "positions the CLIP vector is spread over"),
-                       ("layers", "blocks"), ("heads", "attention heads")):
-        model.add_argument(f"--{name}", type=int, default=None, help=what)
-    p.add_argument("--out", default=None, help="folder for checkpoint/ and history.csv (default: outputs/train_clipcap)")
-    p.add_argument("--resume", action="store_true", default=False, help="go on from the last whole epoch of a killed run")
+    clipcap, model = _system(systems, "clipcap", "a transformer mapping network in front of a frozen language model")
+    clipcap.add_argument("--language-model", metavar="NAME_OR_DIR", help="a hub name such as gpt2, or a folder")
+    model.add_argument("--prefix-length", type=int, help="pseudo-words")
+    model.add_argument("--clip-length", type=int, help="positions the CLIP vector is spread over")
+    decoder, model = _system(systems, "decoder", "a transformer decoder from scratch on the grid of CLIP's ResNet")
+    decoder.add_argument("--tokenizer", metavar="NAME_OR_DIR", help="a hub name such as bert-base-uncased, or a folder")
+    decoder.add_argument("--preset", choices=("tiny", "full", "published"), help="settings and sizes (default: the profile)")
+    decoder.add_argument("--encoder", choices=("frozen", "two-phases", "all"),
+                         help="CLIP: stays as it is; its last parts learn in a second phase; all of it learns from the start")
+    decoder.add_argument("--encoder-rate", type=float, help="AdamW's for CLIP, after warm-up")
+    decoder.add_argument("--unfreeze-epoch", type=int, help="where the second phase begins, counted from 0")
+    decoder.add_argument("--keep", choices=("val_loss", "val_CIDEr-D"), help="which epoch is the best")
+    decoder.add_argument("--patience", type=int, help="stop after so many epochs without a better one; 0: never")
+    decoder.add_argument("--mirrored", action=argparse.BooleanOptionalAction,
+                         help="half of the training pictures in a mirror, left and right exchanged in their captions")
+    model.add_argument("--width", type=int, help="of the model")
+    model.add_argument("--dropout", type=float, help="share of numbers left out in training")
+    model.add_argument("--memory", choices=("grid+pooled", "pooled"), help="what there is to look at")
     return parser
+
+
+def _system(systems, name: str, what: str) -> tuple[argparse.ArgumentParser, argparse._ArgumentGroup]:
+    """A system's parser with the options that all have in common, and its group of model sizes."""
+    p = systems.add_parser(name, help=what, description=f"Train {what}. Defaults are the profile's.")
+    p.add_argument("--profile", choices=("tiny", "full"), help="tiny: CPU, small backbones; full: CUDA")
+    p.add_argument("--dataset", help="scenes, flickr8k, flickr30k, coco2017, coco-karpathy, or folder")
+    p.add_argument("--data-dir", metavar="DIR", help="where its files lie; otherwise found or downloaded")
+    p.add_argument("--limit", type=int, metavar="N", help="use only so many pictures")
+    p.add_argument("--device", choices=("cpu", "cuda"))
+    p.add_argument("--seed", type=int, help="of weights, order and caption draws")
+    p.add_argument("--out", metavar="DIR", help=f"for checkpoint/ and history.csv (default: outputs/train_{name})")
+    p.add_argument("--resume", action="store_true", help="go on from the last whole epoch of a killed run")
+    p.add_argument("--clip", metavar="NAME_OR_FILE", help="a name such as RN50 or ViT-B/32, or a file")
+    how = p.add_argument_group("training")
+    how.add_argument("--epochs", type=int, help="passes over the pictures")
+    how.add_argument("--batch-size", type=int, help="captions a step")
+    how.add_argument("--learning-rate", type=float, help="AdamW's, after warm-up")
+    how.add_argument("--captions", choices=("random", "all"), help="of a picture, an epoch")
+    how.add_argument("--max-tokens", type=int, help="longer captions are cut, their end token kept")
+    model = p.add_argument_group("model")
+    model.add_argument("--layers", type=int, help="blocks")
+    model.add_argument("--heads", type=int, help="attention heads")
+    return p, model
 
 
 if __name__ == "__main__":

@@ -12,16 +12,19 @@ SENTENCES = [f"A {colour} {thing} {place}." for colour in ("red", "blue", "green
              for place in ("in the park", "on the beach", "near a big house")]
 
 
-def make_clip(path: Path, seed: int = 0, embed_dim: int = 64) -> Path:
-    """A random CLIP of OpenAI's class in OpenAI's file format (TorchScript, fp16)."""
+def make_clip(path: Path, seed: int = 0, embed_dim: int = 64, resnet: bool = False) -> Path:
+    """A random CLIP of OpenAI's class in OpenAI's file format (TorchScript, fp16): a ViT or a ModifiedResNet."""
     import torch
 
     from helpers.data.encoders import clip
     from helpers.pretrain import save_clip
 
     torch.manual_seed(seed)
+    visual = {"image_resolution": 32, "vision_layers": 1, "vision_width": 64, "vision_patch_size": 16}
+    if resnet:
+        visual = {"image_resolution": 64, "vision_layers": (1, 1, 1, 1), "vision_width": 4, "vision_patch_size": None}
     net = clip.model.CLIP(
-        embed_dim=embed_dim, image_resolution=32, vision_layers=1, vision_width=64, vision_patch_size=16,
+        embed_dim=embed_dim, **visual,
         context_length=32, vocab_size=49_408, transformer_width=64, transformer_heads=1, transformer_layers=1,
     )  # fmt: skip
     with torch.no_grad():
@@ -71,6 +74,25 @@ def make_photos(folder: Path, count: int = 20) -> Path:
 @pytest.fixture(scope="session")
 def clip_file(tmp_path_factory) -> Path:
     return make_clip(tmp_path_factory.mktemp("clip") / "clip.pt")
+
+
+@pytest.fixture(scope="session")
+def resnet_file(tmp_path_factory) -> Path:
+    """Its grid has 2 x 2 cells of 128 channels."""
+    return make_clip(tmp_path_factory.mktemp("clip") / "resnet.pt", resnet=True)
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory) -> Path:
+    """BERT's tokenizer, made of SENTENCES."""
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("bert")
+    pieces = BertWordPieceTokenizer(lowercase=True)
+    pieces.train_from_iterator(SENTENCES * 3, vocab_size=200, show_progress=False)
+    BertTokenizerFast(tokenizer_object=pieces._tokenizer).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """A captioner's folder: what is in it, that it gives the same captions again, and every way in which it can be wrong."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from helpers.data.tokens import load_tokens
 from helpers.errors import InputError
 from helpers.hub import load_language_model
 from helpers.models.clipcap import ClipCap
+from helpers.models.decoder import DecoderCaptioner, DecoderConfig
 from tests.conftest import make_clip, make_gpt2
 
 
@@ -108,8 +110,8 @@ def test_damaged_config(folder):
 
 
 def test_other_system_or_format(folder):
-    change(folder, system="decoder")
-    with pytest.raises(InputError, match=r"system 'decoder', format 1 is not known"):
+    change(folder, system="unheard-of")
+    with pytest.raises(InputError, match=r"system .unheard-of., format 1 is not known"):
         load_captioner(folder)
 
 
@@ -175,3 +177,34 @@ def test_sampling_is_seeded_and_beams_are_the_same_for_any_batch(captioner):
     assert captioner.caption_features(features, top_p=0.9, max_new_tokens=8) == first
     together = captioner.caption_features(features, beams=3, max_new_tokens=8)
     assert together == captioner.caption_features(features, beams=3, max_new_tokens=8, batch_size=1)
+
+
+@pytest.fixture
+def decoder_folder(resnet_file, bert_folder, tmp_path):
+    encoder, tokens = load_clip(resnet_file), load_tokens(bert_folder)
+    config = DecoderConfig(len(tokens), tokens.bos, encoder.dim, encoder.grid[1], width=32, layers=1, heads=2)
+    names = {"clip": str(resnet_file), "tokenizer": str(bert_folder)}
+    return save_captioner(Captioner(encoder, tokens, DecoderCaptioner(config), names), tmp_path / "decoder")
+
+
+def test_a_decoder_brings_its_tokenizer_along(decoder_folder, photos):
+    assert {path.name for path in decoder_folder.iterdir()} == {"model.safetensors", "config.json", "tokenizer"}
+    captioner = load_captioner(decoder_folder)
+    assert type(captioner.model) is DecoderCaptioner
+    assert len(captioner.caption([next((photos / "Images").iterdir())], max_new_tokens=5)) == 1
+    config = json.loads((decoder_folder / "config.json").read_text())
+    assert config["tokenizer"]["name"][0] != "/" and "learned" not in config
+
+
+def test_a_decoder_without_its_tokenizer(decoder_folder, gpt2_folder):
+    shutil.rmtree(decoder_folder / "tokenizer")
+    with pytest.raises(InputError, match="tokenizer"):
+        load_captioner(decoder_folder)
+    shutil.copytree(gpt2_folder, decoder_folder / "tokenizer")
+    with pytest.raises(InputError, match=r"was trained with \d+ tokens, its tokenizer/ has \d+"):
+        load_captioner(decoder_folder)
+
+
+def test_a_decoder_with_a_clip_that_has_no_grid(decoder_folder, clip_file):
+    with pytest.raises(InputError, match=r"takes image vectors of 128 numbers, .* gives no grid"):
+        load_captioner(decoder_folder, clip=str(clip_file))

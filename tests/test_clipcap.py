@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers.data.batches import collate
+from helpers.data.batches import pad_captions
 from helpers.data.tokens import load_tokens
 from helpers.errors import InputError
 from helpers.hub import load_language_model
@@ -29,7 +29,8 @@ def model(gpt2_folder):
 def batch(tokens):
     torch.manual_seed(2)
     captions = ["A red dog.", "A blue car near a big house.", "A kite"]
-    return collate([(torch.randn(E), [*tokens.encode(c), tokens.eos]) for c in captions], tokens.pad)
+    ids, mask = pad_captions([[*tokens.encode(c), tokens.eos] for c in captions], tokens.pad)
+    return {"image": torch.randn(len(captions), E), "tokens": ids, "mask": mask}
 
 
 def test_loss_equals_one_computed_by_hand(model, tokens, batch):
@@ -101,12 +102,12 @@ def test_learns_eight_captions_by_heart_and_stops(model, tokens):
     # A random frozen model can say little; a trained one is what the mapping steers. So let this one learn along.
     model.gpt.requires_grad_(True)
     captions, images = SENTENCES[:8], torch.randn(8, E)
-    items = [(image, [*tokens.encode(c), tokens.eos]) for image, c in zip(images, captions, strict=True)]
+    batch = pad_captions([[*tokens.encode(c), tokens.eos] for c in captions], tokens.pad)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     model.train()
     for _ in range(150):
         optimizer.zero_grad()
-        model.loss(**collate(items, tokens.pad)).backward()
+        model.loss(images, *batch).backward()
         optimizer.step()
     model.eval()
     ids = model.generate(images, eos=tokens.eos, max_new_tokens=30)

@@ -25,6 +25,40 @@ def trained(tmp_path_factory, photos, clip_file, gpt2_folder):
     return out
 
 
+@pytest.fixture(scope="module")
+def trained_decoder(tmp_path_factory, photos, resnet_file, bert_folder):
+    """`helpers.train decoder`, both phases."""
+    out = tmp_path_factory.mktemp("decoder")
+    status = train.main(
+        ["decoder", "--dataset", "flickr8k", "--data-dir", str(photos), "--clip", str(resnet_file), "--tokenizer",
+         str(bert_folder), "--epochs", "2", "--unfreeze-epoch", "1", "--layers", "1", "--heads", "2", "--width", "32",
+         "--no-mirrored", "--out", str(out)]
+    )
+    assert status == 0
+    return out
+
+
+def test_train_decoder_writes_a_checkpoint_that_captions(trained_decoder, photos, capsys):
+    config = json.loads((trained_decoder / "checkpoint" / "config.json").read_text())
+    assert config["system"] == "decoder" and config["learned"] == ["layer4", "attnpool"] and config["model"]["width"] == 32
+    assert config["training"]["unfreeze_epoch"] == 1 and not config["training"]["mirrored"]
+    pictures = [str(path) for path in sorted((photos / "Images").iterdir())[:3]]
+    for decoding in ([], ["--beams", "3"], ["--top_p", "0.8", "--temperature", "1.5"]):
+        arguments = ["-f", *pictures, "--checkpoint", str(trained_decoder / "checkpoint"), "--max_new_tokens", "5"]
+        assert caption.main([*arguments, *decoding]) == 0
+        out, err = capsys.readouterr()
+        assert [line.split("\t")[0] for line in out.splitlines()] == pictures and not err
+
+
+def test_train_decoder_says_why_not(photos, clip_file, bert_folder, capsys, tmp_path):
+    arguments = ["decoder", "--dataset", "flickr8k", "--data-dir", str(photos), "--tokenizer", str(bert_folder), "--out",
+                 str(tmp_path / "out")]
+    assert train.main([*arguments, "--clip", str(clip_file)]) == 2
+    assert "is a ViT: give RN50 (--clip)" in capsys.readouterr().err
+    assert train.main([*arguments, "--epochs", "2", "--unfreeze-epoch", "5"]) == 2
+    assert "unfreeze_epoch=5: there are only epochs 0 to 1" in capsys.readouterr().err
+
+
 def test_train_writes_a_checkpoint_and_its_history(trained):
     config = json.loads((trained / "checkpoint" / "config.json").read_text())
     assert config["training"]["dataset"] == "flickr8k" and config["training"]["pictures"] == 12

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers.data.batches import collate
+from helpers.data.batches import pad_captions
 from helpers.data.tokens import load_tokens
 from helpers.errors import InputError
 from helpers.models.decoder import (
@@ -316,11 +316,11 @@ def test_learns_eight_captions_by_heart_and_stops(gpt2_folder):
         dataclasses.replace(SMALL, vocabulary=len(tokens), bos=tokens.bos, width=64, positions=32, dropout=0.0)
     )
     captions, image = SENTENCES[:8], pictures(8)
-    rows = collate([(torch.zeros(1), [*tokens.encode(c), tokens.eos]) for c in captions], tokens.pad)
+    ids, mask = pad_captions([[*tokens.encode(c), tokens.eos] for c in captions], tokens.pad)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(80):
         optimizer.zero_grad()
-        model.loss(image, rows["tokens"], rows["mask"]).backward()
+        model.loss(image, ids, mask).backward()
         optimizer.step()
     model.eval()
     for options in ({}, {"num_beams": 3}):

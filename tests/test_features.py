@@ -19,7 +19,8 @@ class Counting:
 
     def __init__(self, encoder, dies_after=None):
         self.encoder, self.pictures, self.dies_after = encoder, 0, dies_after
-        self.dim, self.fingerprint, self.pixels = encoder.dim, encoder.fingerprint, encoder.pixels
+        self.dim, self.fingerprint = encoder.dim, encoder.fingerprint
+        self.crop, self.normalise = encoder.crop, encoder.normalise
 
     def encode(self, pixels):
         if self.dies_after is not None and self.pictures >= self.dies_after:

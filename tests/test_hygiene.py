@@ -24,6 +24,7 @@ ALLOWED = {
     "metrics": BASE | {"java", "scorers"},
     "baselines": BASE,
     "figures": BASE | {"data"},  # it opens pictures
+    "overlays": BASE | {"data", "figures", "captioner"},
     "captioner": BASE | {"data"},
     "checkpoints": BASE | {"data", "models", "captioner"},
 }

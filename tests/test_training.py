@@ -11,7 +11,7 @@ from helpers.data.tokens import load_tokens
 from helpers.errors import InputError
 from helpers.hub import load_language_model
 from helpers.models.clipcap import ClipCap
-from helpers.training import TrainSettings, fit
+from helpers.training import Loaders, TrainSettings, fit
 from tests.conftest import SENTENCES
 
 E, PICTURES = 16, 12
@@ -36,7 +36,7 @@ def run(dataset, tokens, gpt2_folder, folder, settings=SETTINGS, **options):
     model = ClipCap.build(E, load_language_model(gpt2_folder), prefix_length=2, layers=1, heads=2)
     train = caption_loader(dataset, tokens, batch_size=settings.batch_size, captions=settings.captions, seed=settings.seed)
     val = caption_loader(dataset, tokens, batch_size=settings.batch_size, captions="ordered")
-    return model, fit(model, train, val, settings, folder, **options)
+    return model, fit(model, Loaders(train, val), settings, folder, **options)
 
 
 def weights(model):
@@ -47,7 +47,7 @@ def test_same_seed_same_losses_and_captions(dataset, tokens, gpt2_folder, tmp_pa
     one, first = run(dataset, tokens, gpt2_folder, tmp_path / "a")
     two, second = run(dataset, tokens, gpt2_folder, tmp_path / "b")
     np.testing.assert_allclose(first.epochs, second.epochs, atol=1e-6)
-    image = torch.from_numpy(dataset.features.array.astype(np.float32))
+    image = torch.from_numpy(dataset.source.array.astype(np.float32))
     assert torch.equal(one.generate(image, eos=tokens.eos), two.generate(image, eos=tokens.eos))
 
 
@@ -84,7 +84,7 @@ class Overfitting(torch.nn.Module):
 
 def test_the_best_epoch_is_kept(dataset, tokens, tmp_path):
     model, loader = Overfitting(), caption_loader(dataset, tokens, batch_size=4)
-    history = fit(model, loader, loader, TrainSettings(epochs=6, learning_rate=0.2, weight_decay=0), tmp_path)
+    history = fit(model, Loaders(loader, loader), TrainSettings(epochs=6, learning_rate=0.2, weight_decay=0), tmp_path)
     losses = history.epochs["val_loss"]
     assert 0 < losses.idxmin() < 5, "the example is made so that the best epoch lies in between"
     assert history.best_epoch == losses.idxmin() and history.best_val_loss == pytest.approx(losses.min())
@@ -94,7 +94,7 @@ def test_the_best_epoch_is_kept(dataset, tokens, tmp_path):
 def test_history_is_written(dataset, tokens, gpt2_folder, tmp_path):
     _, history = run(dataset, tokens, gpt2_folder, tmp_path)
     written = pd.read_csv(tmp_path / "history.csv")
-    assert list(written.columns) == ["epoch", "train_loss", "val_loss"] and len(written) == SETTINGS.epochs
+    assert list(written.columns) == ["epoch", "train_loss", "val_loss", "learning_rate"] and len(written) == SETTINGS.epochs
     assert history.epochs["train_loss"].iloc[-1] < history.epochs["train_loss"].iloc[0]
 
 
@@ -114,10 +114,10 @@ def test_batches_pad_to_their_own_longest(dataset, tokens):
 def test_random_captions_change_by_epoch_and_all_shows_all(dataset):
     sampler = CaptionSampler(dataset, "random", seed=0)
     first = list(sampler)
-    assert sorted(i for i, _ in first) == list(range(PICTURES)) and first == list(sampler)
+    assert sorted(i for i, *_ in first) == list(range(PICTURES)) and first == list(sampler)
     sampler.set_epoch(1)
-    assert dict(list(sampler)) != dict(first)
-    everything = {(i, j) for i in range(PICTURES) for j in range(5)}
+    assert sorted(list(sampler)) != sorted(first)
+    everything = {(i, j, False) for i in range(PICTURES) for j in range(5)}
     assert set(CaptionSampler(dataset, "all")) == everything
     assert list(CaptionSampler(dataset, "ordered")) == sorted(everything)
     with pytest.raises(InputError, match="captions='some'"):
@@ -126,10 +126,10 @@ def test_random_captions_change_by_epoch_and_all_shows_all(dataset):
 
 def test_a_cut_caption_keeps_its_end_token(dataset, tokens):
     references = {"0.jpg": ["A red dog in the park. " * 30]}
-    cut = CaptionDataset(dataset.features, references, tokens, max_tokens=10).captions[0][0]
+    cut = CaptionDataset(dataset.source, references, tokens, max_tokens=10).captions[0][0]
     assert len(cut) == 10 and cut[-1] == tokens.eos
 
 
 def test_nothing_left_to_train_on(dataset, tokens):
     with pytest.raises(InputError, match="no picture with captions is left"):
-        CaptionDataset(dataset.features, {"absent.jpg": ["A dog."]}, tokens)
+        CaptionDataset(dataset.source, {"absent.jpg": ["A dog."]}, tokens)

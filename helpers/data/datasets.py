@@ -10,7 +10,7 @@ import pandas as pd
 from helpers.data.layouts import Layout, present_images, read_karpathy, read_karpathy_splits, read_layout
 from helpers.data.report import DUPLICATE, MISSING, UNCAPTIONED, Report
 from helpers.data.sources import locate, locate_karpathy
-from helpers.data.splits import OFFICIAL_LISTS, SPLITS, UNLISTED, photo_id, read_lists, seeded_split
+from helpers.data.splits import OFFICIAL_LISTS, SPLITS, UNLISTED, assign, photo_id, read_lists, seeded_split
 from helpers.environment import ROOT, shown
 from helpers.errors import InputError
 
@@ -81,7 +81,10 @@ def load_captions(
     else:
         layout = read_layout(root, name, report)
     table = _clean_table(layout, report)
-    chosen, origin = _choose_splits(layout, list(dict.fromkeys(table["image"])), name, root, splits, seed, report)
+    images = list(dict.fromkeys(table["image"]))
+    chosen, origin = _choose_splits(layout, images, name, root, splits, seed, report)
+    listed = [image for image in images if chosen.get(image, UNLISTED) != UNLISTED]
+    assign(((photo_id(image), chosen[image]) for image in listed), where=f"{shown(root)}, {origin}")  # whatever its names
     table["split"] = table["image"].map(chosen).fillna(UNLISTED)
     if limit:
         # The number of each row's picture within its split, in file order
@@ -136,7 +139,9 @@ def _choose_splits(
         file = Path(splits) if Path(splits).is_file() else None
     if file:
         by_id = read_karpathy_splits(file)
-        return {image: by_id.get(photo_id(image), UNLISTED) for image in images}, "Karpathy's splits"
+        # His files name no folders: where yours do, the name alone decides
+        found = {image: by_id.get(photo_id(image)) or by_id.get(photo_id(Path(image).name), UNLISTED) for image in images}
+        return found, "Karpathy's splits"
     if splits in ("auto", "seeded"):
         return seeded_split(images, seed=seed, flickr30k=name == "flickr30k"), f"seeded split, seed {seed}"
     looked_for = {"official": ", ".join(OFFICIAL_LISTS.values()), "karpathy": "dataset_*.json"}

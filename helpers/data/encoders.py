@@ -1,4 +1,4 @@
-"""A frozen CLIP and the cache of its features: every picture goes through CLIP once, whatever the number of epochs."""
+"""CLIP as the captioners' eye: one vector a picture, or a grid of vectors beside it; frozen, or learning along."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import hashlib
 import os
 import warnings
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from helpers.data.images import open_image
 from helpers.environment import require_network
@@ -26,27 +27,55 @@ with warnings.catch_warnings():  # clip imports pkg_resources, which advises aga
 class ClipEncoder:
     """OpenAI's CLIP, frozen and in eval mode, with its own preprocessing.
 
-    Attributes: `name` as it was asked for, `dim` (E, the size of the pooled vector), `resolution` (pixels a side),
-    `fingerprint` (hex digest of weights and preprocessing: the key of every cached feature).
+    Attributes: `name` as it was asked for, `dim` (E, the size of the pooled vector), `grid` (M, C: cells and channels of
+    a ModifiedResNet's grid; None for a ViT), `resolution` (pixels a side), `fingerprint` (hex digest of weights and
+    preprocessing: the key of every cached feature).
     """
 
-    def __init__(self, model: torch.nn.Module, name: str, device: str = "cpu"):
+    def __init__(self, model: nn.Module, name: str, device: str = "cpu"):
         self.model = model.eval().requires_grad_(False).to(device)
+        if device == "cpu" and _is_resnet(model.visual):
+            model.visual.to(memory_format=torch.channels_last)  # a third faster
         self.name = name
         self.device = device
         self.resolution = int(model.visual.input_resolution)
         self.dim = int(model.visual.output_dim)
+        self.grid = _grid_size(model.visual) if _is_resnet(model.visual) else None
         self.preprocess = clip.clip._transform(self.resolution)
-        self.fingerprint = _fingerprint(model, repr(self.preprocess.transforms[-1]) + str(self.resolution))
+        self.take_fingerprint()
+
+    def take_fingerprint(self) -> None:
+        """Anew after the weights have changed, so that features of the old ones are never read for the new."""
+        self.fingerprint = _fingerprint(self.model, repr(self.preprocess.transforms[-1]) + str(self.resolution))
 
     def pixels(self, image: Image.Image) -> Tensor:
-        """One RGB picture as CLIP wants it: resized (bicubic), centre-cropped, normalised. (3, R, R)"""
-        return self.preprocess(image)
+        """One RGB picture as CLIP wants it: resized (bicubic), centre-cropped, normalised. (3, R, R)
+
+        The same for training, validation and inference; what training alone does (mirroring) comes after it.
+        """
+        return self.normalise(self.crop(image))
+
+    def crop(self, image: Image.Image) -> Image.Image:
+        """The first half of `pixels`, which Pillow does: R x R, the square in the middle, as CLIP sees it."""
+        resize_and_crop = self.preprocess.transforms[:-2]
+        return reduce(lambda picture, step: step(picture), resize_and_crop, image)
+
+    def normalise(self, square: Image.Image) -> Tensor:
+        """The second half, which torch does. (3, R, R)"""
+        to_tensor, normalise = self.preprocess.transforms[-2:]
+        return normalise(to_tensor(square))
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
         """Pooled image vectors, not normalised, fp32. (B, 3, R, R) -> (B, E)"""
         return self.model.encode_image(pixels.to(self.device)).float()
+
+    @torch.no_grad()
+    def encode_grid(self, pixels: Tensor) -> dict[str, Tensor]:
+        """What there is to look at, fp32: (B, 3, R, R) -> "grid" (B, M, C), cells row by row, and "pooled" (B, E)."""
+        if self.grid is None:
+            raise InputError(f"CLIP {self.name} is a ViT and has no grid of a ModifiedResNet: give RN50 (--clip)")
+        return {name: part.float() for name, part in grid_and_pooled(self.model.visual, pixels.to(self.device)).items()}
 
     @torch.no_grad()
     def encode_images(self, images: Sequence[Path | str | Image.Image]) -> Tensor:
@@ -58,6 +87,55 @@ class ClipEncoder:
         """Pooled text vectors, not normalised, fp32; texts longer than CLIP's context are cut. (B, E)"""
         ids = clip.tokenize(list(texts), context_length=self.model.context_length, truncate=True)
         return self.model.encode_text(ids.to(self.device)).float()
+
+
+def grid_and_pooled(visual: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
+    """ModifiedResNet's own forward pass, keeping what its attention pool reads.
+
+    (B, 3, R, R) -> "grid" (B, M, C), for RN50 7 x 7 cells of 2048 channels, and "pooled" (B, E), CLIP's own vector.
+    """
+    x = pixels.type(visual.conv1.weight.dtype)
+    for n in "123":  # the stem
+        x = getattr(visual, f"relu{n}")(getattr(visual, f"bn{n}")(getattr(visual, f"conv{n}")(x)))
+    x = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.avgpool(x)))))  # (B, C, S, S)
+    return {"grid": x.flatten(2).transpose(1, 2), "pooled": visual.attnpool(x)}
+
+
+class LearningEncoder(nn.Module):
+    """A ModifiedResNet inside a model that trains: pixels in, grid and pooled vector out, gradients for some of its parts.
+
+    parts: names of its children that may learn: FINE_TUNED in phase 2 of two, or ALL from the start. `learning` says
+    whether they do now; until then nothing here gets a gradient. Why a switch, where others would set requires_grad when
+    phase 2 begins: DDP notes which parameters want gradients when it wraps the model, and never synchronises the others.
+
+    Weights are fp32, also where OpenAI ships fp16: there, a step of 1e-5 of a weight's size rounds to nothing. BatchNorm
+    goes on using the statistics that CLIP was trained with, for a caption batch's are noise beside them; only where
+    everything learns does it gather its own.
+    """
+
+    FINE_TUNED = ("layer4", "attnpool")
+    ALL = ("",)
+
+    def __init__(self, visual: nn.Module, parts: tuple[str, ...] = FINE_TUNED):
+        super().__init__()
+        self.visual = visual.float()
+        self.parts = parts
+        self.learning = False
+        for name, parameter in visual.named_parameters():
+            parameter.requires_grad_(name.startswith(parts))
+        self.train()  # the trainer keeps the modes it finds
+
+    def train(self, mode: bool = True) -> LearningEncoder:
+        return super().train(mode and self.parts == self.ALL)
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        """(B, 3, R, R) -> {"grid": (B, M, C), "pooled": (B, E)}"""
+        with torch.set_grad_enabled(self.learning and torch.is_grad_enabled()):
+            return grid_and_pooled(self.visual, pixels)
+
+    def learned(self) -> dict[str, Tensor]:
+        """Parameters, and BatchNorm statistics, that differ from CLIP's own file once it has learned."""
+        return {name: value for name, value in self.visual.state_dict().items() if name.startswith(self.parts)}
 
 
 def load_clip(name: str | Path, device: str = "cpu") -> ClipEncoder:
@@ -79,7 +157,7 @@ def load_clip(name: str | Path, device: str = "cpu") -> ClipEncoder:
     return ClipEncoder(model, name, device)
 
 
-def _load_named(name: str, device: str) -> torch.nn.Module:
+def _load_named(name: str, device: str) -> nn.Module:
     url = clip.clip._MODELS[name]
     cached = Path.home() / ".cache" / "clip" / os.path.basename(url)
     if not cached.is_file():
@@ -90,7 +168,7 @@ def _load_named(name: str, device: str) -> torch.nn.Module:
         return clip.load(name, device=device, jit=False)[0]
 
 
-def _load_file(path: Path, device: str) -> torch.nn.Module:
+def _load_file(path: Path, device: str) -> nn.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -103,6 +181,15 @@ def _load_file(path: Path, device: str) -> torch.nn.Module:
                          f"{str(error).splitlines()[0] if str(error) else 'no message'})") from error
 
 
+def _is_resnet(visual: nn.Module) -> bool:
+    return isinstance(visual, clip.model.ModifiedResNet)
+
+
+def _grid_size(visual: nn.Module) -> tuple[int, int]:
+    cells, channels = visual.attnpool.positional_embedding.shape  # one position more: the mean of all cells
+    return cells - 1, channels
+
+
 def _is_torchscript(path: Path) -> bool:
     import zipfile
 
@@ -112,7 +199,7 @@ def _is_torchscript(path: Path) -> bool:
         return any("/code/" in name or name.endswith("constants.pkl") for name in archive.namelist())
 
 
-def _fingerprint(model: torch.nn.Module, preprocessing: str) -> str:
+def _fingerprint(model: nn.Module, preprocessing: str) -> str:
     digest = hashlib.sha256(preprocessing.encode())
     for name, value in sorted(model.visual.state_dict().items()):
         digest.update(name.encode())

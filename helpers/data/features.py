@@ -1,4 +1,6 @@
-"""The feature cache: one growing fp16 file a dataset and encoder, memory-mapped, safe against kills and damage.
+"""Where batches get their pictures from: the cache of CLIP's features, or the pixels for an encoder that learns.
+
+The cache is one growing fp16 file a dataset and encoder, memory-mapped, safe against kills and damage:
 
     features.f16    rows of fp16 numbers, one row a picture, appended block by block
     index.jsonl     one line a block: the pictures in it, in order, and the block's checksum
@@ -10,17 +12,22 @@ from there. Blocks whose checksum does not fit are dropped and encoded anew.
 from __future__ import annotations
 
 import json
+import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from filelock import FileLock
+from PIL.Image import Image
+from torch import Tensor
 
 from helpers.data.encoders import ClipEncoder
+from helpers.data.flips import mirror
 from helpers.data.images import open_image
 from helpers.environment import progress
 from helpers.errors import InputError
@@ -30,68 +37,169 @@ BLOCK = 256  # pictures a block: what a kill can cost at most
 
 @dataclass(frozen=True)
 class Features:
-    """Features of a set of pictures. `array` is a read-only memory map (rows, *shape) fp16; `rows` finds a picture's row.
+    """Features of a set of pictures. `array` is a read-only memory map (rows, numbers) fp16; `rows` finds a picture's row.
 
-    `broken` holds the pictures that could not be read, with the reason: they have no row.
+    A row is the pooled vector (E), with `grid` (M, C) the M * C numbers of the grid before it. `broken` holds the pictures
+    that could not be read, with the reason: they have no row.
     """
 
     array: np.ndarray
     rows: dict[str, int]
     broken: dict[str, str] = field(default_factory=dict)
     encoded: int = 0  # how many pictures went through CLIP in this call; 0 when all came from the cache
+    grid: tuple[int, int] | None = None
 
     def __contains__(self, image: str) -> bool:
         return image in self.rows
 
     def take(self, images: Sequence[str]) -> np.ndarray:
-        """The features of `images`, in that order, as fp32. (N, *shape)"""
+        """The pooled vectors of `images`, in that order, as fp32. (N, E)"""
+        cells = 0 if self.grid is None else self.grid[0] * self.grid[1]
+        return self._rows(images)[:, cells:]
+
+    def batch(self, images: Sequence[str]) -> Tensor | dict[str, Tensor]:
+        """What a captioner takes: the pooled vectors (N, E), or {"grid": (N, M, C), "pooled": (N, E)}. fp32."""
+        rows = torch.from_numpy(self._rows(images))
+        if self.grid is None:
+            return rows
+        cells = self.grid[0] * self.grid[1]
+        return {"grid": rows[:, :cells].view(-1, *self.grid), "pooled": rows[:, cells:]}
+
+    def _rows(self, images: Sequence[str]) -> np.ndarray:
         return np.asarray(self.array[[self.rows[image] for image in images]], dtype=np.float32)
 
 
-def cached_features(
-    encoder: ClipEncoder, image_dir: Path, images: Sequence[str], cache_dir: Path, *, batch_size: int = 64
-) -> Features:
-    """The pooled CLIP vectors of `images` (file names in `image_dir`): read from the cache, encoded where missing.
+class Pictures:
+    """The pixels themselves, read when asked for. In place of Features where the encoder learns: features would be stale.
 
-    The cache is keyed by the folder, the encoder's fingerprint (weights and preprocessing), and each file's name, size and
-    time. Broken pictures are skipped and reported in `Features.broken`; raises InputError where none could be read.
+    Every file is opened once at the start, so that a broken one is known before training, not in the middle of it; unless
+    `broken` says which ones are, as Features do.
     """
+
+    mirrored = False
+
+    def __init__(
+        self, encoder: ClipEncoder, image_dir: Path, images: Sequence[str], broken: Mapping[str, str] | None = None
+    ):
+        self.encoder, self.image_dir = encoder, image_dir
+        self.broken: dict[str, str] = dict(broken or {})
+        if broken is None:
+            with ThreadPoolExecutor() as pool:
+                list(progress(pool.map(self._try, images), total=len(images), desc="opening pictures", leave=False))
+        self.images = frozenset(images) - self.broken.keys()
+
+    def __contains__(self, image: str) -> bool:
+        return image in self.images
+
+    def in_a_mirror(self) -> Pictures:
+        """The same pictures, mirrored."""
+        reflected = copy(self)
+        reflected.mirrored = not self.mirrored
+        return reflected
+
+    def batch(self, images: Sequence[str]) -> dict[str, Tensor]:
+        """{"pixels": (N, 3, R, R)}"""
+        with ThreadPoolExecutor() as pool:
+            squares = pool.map(lambda image: self.encoder.crop(open_image(self.image_dir / image)), images)
+            pixels = torch.stack([self.encoder.normalise(square) for square in squares])
+        return {"pixels": mirror(pixels) if self.mirrored else pixels}
+
+    def _try(self, image: str) -> None:
+        try:
+            open_image(self.image_dir / image)
+        except InputError as error:
+            self.broken[image] = str(error)
+
+
+def cached_features(
+    encoder: ClipEncoder,
+    image_dir: Path,
+    images: Sequence[str],
+    cache_dir: Path,
+    *,
+    grid: bool = False,
+    mirrored: bool = False,
+    batch_size: int = 64,
+) -> Features:
+    """CLIP's features of `images` (file names in `image_dir`): read from the cache, encoded where missing.
+
+    grid: a ModifiedResNet's grid beside the pooled vector. mirrored: of the pictures seen in a mirror.
+    The cache is keyed by the folder, the encoder's fingerprint (weights and preprocessing), what is asked for, and each
+    file's name, size and time. Broken pictures are skipped and reported in `Features.broken`; raises InputError where none
+    could be read, and where the disk has no room for what is missing.
+    """
+    if grid and encoder.grid is None:
+        encoder.encode_grid(torch.empty(0))  # says why not
+    size = encoder.grid if grid else None
+    width = encoder.dim + (size[0] * size[1] if size else 0)
     key = f"{zlib.crc32(str(image_dir.resolve()).encode()):08x}-{encoder.fingerprint}"
+    key += "-grid" * grid + "-mirrored" * mirrored
     folder = Path(cache_dir) / key
     folder.mkdir(parents=True, exist_ok=True)
     stamps = {image: _stamp(image, image_dir / image) for image in images}
     with FileLock(folder / "lock"):  # two notebooks may start on the same dataset at once
-        store = _Store(folder, width=encoder.dim)
+        store = _Store(folder, width)
         missing = [image for image in dict.fromkeys(images) if stamps[image] not in store.rows]
-        broken = _encode_missing(encoder, image_dir, missing, stamps, store, batch_size)
+        _check_room(folder, 2 * width * len(missing))
+        encode = _as_rows(encoder, grid, mirrored)
+        broken = _encode_missing(encoder, encode, image_dir, missing, stamps, store, batch_size)
         rows = {image: store.rows[stamps[image]] for image in images if image not in broken}
         if not rows:
             first = next(iter(broken.values()), "no pictures were asked for")
             raise InputError(f"no picture of {image_dir.name} could be encoded: {first}")
-        return Features(store.open(), rows, broken, len(missing) - len(broken))
+        return Features(store.open(), rows, broken, len(missing) - len(broken), size)
+
+
+def _as_rows(encoder: ClipEncoder, grid: bool, mirrored: bool) -> Callable[[Tensor], Tensor]:
+    """Pixels (B, 3, R, R) to rows of the cache."""
+
+    def encode(pixels: Tensor) -> Tensor:
+        pixels = mirror(pixels) if mirrored else pixels
+        if not grid:
+            return encoder.encode(pixels)
+        parts = encoder.encode_grid(pixels)
+        return torch.cat([parts["grid"].flatten(1), parts["pooled"]], dim=1)  # (B, M*C + E)
+
+    return encode
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"the features take {needed / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB free: make room, "
+            "use fewer pictures (--limit), or let the encoder learn (--encoder all), which keeps no features"
+        )
 
 
 def _encode_missing(
-    encoder: ClipEncoder, image_dir: Path, missing: list[str], stamps: dict[str, str], store: _Store, batch_size: int
+    encoder: ClipEncoder,
+    encode: Callable[[Tensor], Tensor],
+    image_dir: Path,
+    missing: list[str],
+    stamps: dict[str, str],
+    store: _Store,
+    batch_size: int,
 ) -> dict[str, str]:
     broken: dict[str, str] = {}
 
-    def pixels(image: str) -> torch.Tensor | None:
+    def crop(image: str) -> Image | None:
         try:
-            return encoder.pixels(open_image(image_dir / image))
+            return encoder.crop(open_image(image_dir / image))
         except InputError as error:
             broken[image] = str(error)
             return None
 
     starts = range(0, len(missing), BLOCK)
-    with ThreadPoolExecutor() as pool:  # decoding and resizing release the interpreter's lock
+    # Pillow decodes and resizes beside the interpreter. Not so torch: each thread of ours would start threads of its own.
+    with ThreadPoolExecutor() as pool:
         for start in progress(starts, desc="CLIP features", unit="block", leave=False):
             names = missing[start : start + BLOCK]
-            block = [(image, p) for image, p in zip(names, pool.map(pixels, names), strict=True) if p is not None]
+            block = [(image, square) for image, square in zip(names, pool.map(crop, names), strict=True) if square]
             if not block:
                 continue
-            batches = torch.stack([p for _, p in block]).split(batch_size)
-            vectors = torch.cat([encoder.encode(batch) for batch in batches])
+            batches = torch.stack([encoder.normalise(square) for _, square in block]).split(batch_size)
+            vectors = torch.cat([encode(batch) for batch in batches])
             store.append([stamps[image] for image, _ in block], vectors.cpu().numpy().astype(np.float16))
     return broken
 

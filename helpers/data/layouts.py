@@ -18,7 +18,7 @@ from pathlib import Path
 
 from helpers.data.caption_file import decode, read_rows
 from helpers.data.report import EMPTY, MALFORMED, Report
-from helpers.data.splits import SPLITS, assign, photo_id
+from helpers.data.splits import IMAGE_FOLDERS, SPLITS, assign, photo_id
 from helpers.environment import shown
 from helpers.errors import InputError
 
@@ -31,15 +31,6 @@ KARPATHY_FILES = {
 }
 _COCO_YEARS = (2017, 2014)
 _COCO_FOLDERS = ("train2014", "val2014", "train2017", "val2017", "")
-_IMAGE_FOLDERS = (
-    "Images",
-    "images",
-    "Images/flickr30k_images",
-    "flickr30k_images",
-    "flickr30k_images/flickr30k_images",
-    "Flicker8k_Dataset",
-    "",
-)
 
 
 @dataclass
@@ -90,7 +81,8 @@ def read_karpathy(path: Path, root: Path, report: Report) -> Layout:
     """Captions and splits of a Karpathy file, with the pictures that lie under `root` (COCO's of 2014 or of 2017)."""
     entries = _karpathy_entries(path)
     names = {image for image, _, _ in entries}
-    if any("/" in image for image in names):  # COCO, whose `filepath` names a folder
+    # COCO, whose `filepath` names a folder that may be another one here; in a file of your own it is part of the name
+    if any("/" in image and "/" not in photo_id(image) for image in names):
         image_dir, found = _find_coco(root, {photo_id(image) for image in names})
         place = {image: found.get(photo_id(image), image) for image in names}
     else:
@@ -187,7 +179,7 @@ def _karpathy_entries(path: Path) -> list[tuple[str, str, list[str]]]:
 
 def _image_folder(folder: Path, images: set[str], source: Path) -> Path:
     """The usual folder that holds most of the listed pictures."""
-    places = [folder / name for name in _IMAGE_FOLDERS if (folder / name).is_dir()]
+    places = [folder / name for name in IMAGE_FOLDERS if (folder / name).is_dir()]
     best = max(places, key=lambda place: len(present_images(place, images)))
     if not present_images(best, images):
         looked = ", ".join(place.relative_to(folder).as_posix() for place in places)

@@ -113,6 +113,8 @@ class ClipCap(nn.Module):
     The language model's parameters get no gradient and it stays in eval mode (no dropout) also while the mapping trains.
     """
 
+    sees = "pooled"  # of CLIP
+
     def __init__(self, config: ClipCapConfig, language_model: nn.Module):
         super().__init__()
         width = language_model.get_input_embeddings().weight.shape[1]
@@ -142,7 +144,7 @@ class ClipCap(nn.Module):
             )
         return self.clip_project(image)
 
-    def loss(self, image: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+    def loss(self, image: Tensor, tokens: Tensor, mask: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
         """Mean cross-entropy of the caption tokens and their end token, and of nothing else (paper, equation 2).
 
         image (B, E); tokens (B, L), each row a caption, its end token, then padding; mask (B, L), True on what counts.
@@ -161,7 +163,7 @@ class ClipCap(nn.Module):
         hidden = self.gpt.base_model(inputs_embeds=inputs, attention_mask=seen.long(), use_cache=False).last_hidden_state
         hidden = hidden[:, self.config.prefix_length - 1 :]  # (B, L, D)
         logits = self.gpt.get_output_embeddings()(hidden[mask])  # (targets, V)
-        return F.cross_entropy(logits.float(), tokens[mask])
+        return F.cross_entropy(logits.float(), tokens[mask], label_smoothing=label_smoothing)
 
     @torch.no_grad()
     def generate(self, image: Tensor, *, eos: int, max_new_tokens: int = 40, **decoding: object) -> Tensor:

@@ -186,6 +186,8 @@ class DecoderCaptioner(nn.Module):
     `image` is everywhere a mapping {"grid": (B, M, C), "pooled": (B, E)}; with memory="pooled" the grid may be left out.
     """
 
+    sees = "grid"  # of CLIP
+
     def __init__(self, config: DecoderConfig):
         super().__init__()
         self.config = config

@@ -1,0 +1,236 @@
+"""How each system is trained: its presets of settings and sizes, and the function that joins data, encoder and model."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from helpers.captioner import Captioner
+from helpers.checkpoints import save_captioner
+from helpers.data.batches import CaptionDataset, caption_loader
+from helpers.data.datasets import Captions
+from helpers.data.encoders import LearningEncoder, load_clip
+from helpers.data.features import Features, Pictures, cached_features
+from helpers.data.tokens import load_tokens
+from helpers.environment import Run, seed_everything
+from helpers.errors import InputError
+from helpers.hub import load_language_model
+from helpers.models.clipcap import ClipCap
+from helpers.models.decoder import DecoderCaptioner, DecoderConfig
+from helpers.training import History, Loaders, TrainSettings, fit
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+# By system and preset: (fields of TrainSettings, fields of the model's config). "full" and "tiny" are the profiles'. The
+# small backbones learn at rates that would wreck the large ones, and their width holds fewer heads.
+PRESETS: dict[str, dict[str, tuple[dict, dict]]] = {
+    "clipcap": {
+        "full": ({}, {}),  # the paper's
+        "tiny": (
+            {"epochs": 3, "batch_size": 64, "learning_rate": 1e-3, "captions": "all", "weight_decay": 0.05},
+            {"layers": 4, "heads": 4},
+        ),
+    },
+    "decoder": {
+        "full": (
+            {"epochs": 15, "batch_size": 64, "learning_rate": 3e-4, "weight_decay": 0.05, "schedule": "cosine",
+             "label_smoothing": 0.1, "captions": "all", "keep": "val_CIDEr-D", "patience": 3, "encoder": "two-phases",
+             "encoder_rate": 1e-5, "unfreeze_epoch": 10, "mirrored": True},
+            {},
+        ),
+        "tiny": (
+            {"epochs": 2, "batch_size": 64, "learning_rate": 3e-3, "weight_decay": 0.05, "schedule": "cosine",
+             "label_smoothing": 0.1, "captions": "all", "keep": "val_CIDEr-D", "encoder": "two-phases",
+             "encoder_rate": 1e-4, "unfreeze_epoch": 1, "mirrored": True},
+            {"width": 128, "layers": 2, "heads": 4, "dropout": 0.0},  # two epochs are too few to overfit
+        ),
+        # As published, at rates of learning that hardly learn, and with a memory of length 1: nowhere to look.
+        "published": (
+            {"epochs": 10, "batch_size": 64, "learning_rate": 1e-6, "weight_decay": 0.01, "schedule": "cosine",
+             "warmup_share": 0.0, "gradient_clip": 0.1, "label_smoothing": 0.1, "captions": "all", "patience": 3,
+             "encoder": "two-phases", "encoder_rate": 1e-8, "unfreeze_epoch": 3, "mirrored": True, "max_tokens": 49},
+            {"width": 1024, "layers": 4, "heads": 8, "dropout": 0.44, "memory": "pooled", "tied": False, "positions": 49},
+        ),
+    },
+}  # fmt: skip
+
+
+def settings_for(preset: str, system: str = "clipcap", **changes: object) -> TrainSettings:
+    """The preset's training settings, with `changes` on top (None: as the preset has it)."""
+    return TrainSettings(**(_preset(system, preset)[0] | _given(changes)))
+
+
+def sizes_for(preset: str, system: str = "clipcap", **changes: object) -> dict[str, object]:
+    """The preset's sizes of the model, fields of its config, with `changes` on top (None: as the preset has it)."""
+    return _preset(system, preset)[1] | _given(changes)
+
+
+def train_clipcap(
+    run: Run,
+    captions: Captions,
+    settings: TrainSettings,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    **sizes: int,
+) -> tuple[Captioner, History]:
+    """Train ClipCap's mapping network on the train split, validate on the val split, save the best epoch to `folder`.
+
+    `folder`/checkpoint is the captioner's folder, `folder`/history.csv the losses. `sizes` are fields of ClipCapConfig.
+    Raises InputError or OfflineError as the readers of data and backbones do.
+    """
+    if settings.encoder != "frozen":
+        raise InputError("ClipCap leaves CLIP frozen: encoder='frozen'")
+    encoder = load_clip(run.clip, run.device)
+    language_model = load_language_model(run.language_model)
+    tokens = load_tokens(run.tokenizer)
+    seed_everything(settings.seed)  # here, so that notebook, command and data/tiny start from the same weights
+    model = ClipCap.build(encoder.dim, language_model, **sizes)
+    captioner = Captioner(encoder, tokens, model, {"clip": run.clip, "language_model": run.language_model})
+    return captioner, _train(run, captions, captioner, settings, folder, resume)
+
+
+def train_decoder(
+    run: Run,
+    captions: Captions,
+    settings: TrainSettings,
+    folder: str | Path,
+    *,
+    devices: int = 1,
+    resume: bool = False,
+    **sizes: object,
+) -> tuple[Captioner, History]:
+    """Train the decoder on the train split, validate on the val split, save the best epoch to `folder`.
+
+    settings.encoder says what CLIP does: nothing, learn in a second phase, or learn from the start. Folder, `sizes` (fields of
+    DecoderConfig) and errors as in `train_clipcap`.
+    """
+    encoder = load_clip(run.clip, run.device)
+    if encoder.grid is None:
+        raise InputError(f"the decoder looks at the grid of a ModifiedResNet; CLIP {run.clip} is a ViT: give RN50 (--clip)")
+    tokens = load_tokens(run.tokenizer)
+    seed_everything(settings.seed)
+    channels = encoder.grid[1]
+    sizes = {"positions": settings.max_tokens, "memory_dim": channels} | sizes
+    model = DecoderCaptioner(DecoderConfig(len(tokens), tokens.bos, encoder.dim, **sizes))
+    config: dict = {"clip": run.clip, "tokenizer": run.tokenizer}
+    live = None
+    if settings.encoder != "frozen":
+        live = LearningEncoder(
+            encoder.model.visual, LearningEncoder.ALL if settings.encoder == "all" else LearningEncoder.FINE_TUNED
+        )
+        config |= {"learned": list(live.parts), "clip_fingerprint": encoder.fingerprint}
+    captioner = Captioner(encoder, tokens, model, config)
+    return captioner, _train(run, captions, captioner, settings, folder, resume, live, devices)
+
+
+def _train(
+    run: Run,
+    captions: Captions,
+    captioner: Captioner,
+    settings: TrainSettings,
+    folder: str | Path,
+    resume: bool,
+    live: LearningEncoder | None = None,
+    devices: int = 1,
+) -> History:
+    """Loaders, fit, and the checkpoint with what it was trained on."""
+    loaders = _loaders(run, captions, captioner, settings, pixels=settings.encoder == "all")
+    later = None
+    if settings.encoder == "two-phases":
+        broken = {split: loader.dataset.source.broken for split, loader in zip(("train", "val"), loaders, strict=True)}
+        later = _loaders(run, captions, captioner, settings, pixels=True, broken=broken)
+    score = None
+    if settings.keep == "val_CIDEr-D":
+        source = loaders.val.dataset.source
+        score = lambda: _cider(captions, captioner, None if live and live.learning else source)  # noqa: E731
+    start = time.perf_counter()
+    history = fit(
+        captioner.model, loaders, settings, folder, encoder=live, pixels=later, score=score, device=run.device,
+        devices=devices, precision=run.precision, resume=resume,
+    )  # fmt: skip
+    if live:
+        captioner.encoder.take_fingerprint()
+    best = {name: round(float(history.best[name]), 4) for name in ("val_loss", "val_CIDEr-D") if name in history.best}
+    captioner.config["training"] = {
+        "dataset": captions.name,
+        "pictures": len(loaders.train.dataset),
+        "minutes": round((time.perf_counter() - start) / 60, 2),
+        "best_epoch": history.best_epoch,
+        **best,
+        **dataclasses.asdict(settings),
+    }
+    save_captioner(captioner, Path(folder) / "checkpoint")
+    return history
+
+
+def _loaders(
+    run: Run,
+    captions: Captions,
+    captioner: Captioner,
+    settings: TrainSettings,
+    *,
+    pixels: bool,
+    broken: Mapping[str, Mapping[str, str]] | None = None,
+) -> Loaders:
+    """Batches of the train and val splits: from cached features, or of pixels for an encoder that learns.
+
+    broken: by split, pictures that are known not to open, and have been reported; None: not yet known.
+    """
+    encoder, tokens = captioner.encoder, captioner.tokens
+    workers = 0
+    if pixels and run.device == "cuda":  # there, opening pictures would be what training waits for
+        workers = min(4, os.cpu_count() or 1)
+    cache = partial(cached_features, encoder, captions.image_dir, cache_dir=run.cache_dir, grid=captioner.model.sees == "grid")
+
+    def loader(split: str, which: str, mirrored: bool) -> DataLoader:
+        images = captions.images(split)
+        if pixels:
+            source: Features | Pictures = Pictures(encoder, captions.image_dir, images, broken and broken[split])
+            reflected = source.in_a_mirror() if mirrored else None
+        else:
+            source, reflected = cache(images), cache(images, mirrored=True) if mirrored else None
+        for image, reason in source.broken.items() if broken is None else ():
+            print(f"skipped {image}: {reason}", file=sys.stderr)
+        dataset = CaptionDataset(
+            source, captions.references(split), tokens, max_tokens=settings.max_tokens, mirrored=reflected
+        )
+        return caption_loader(
+            dataset, tokens, batch_size=settings.batch_size, captions=which, seed=settings.seed, workers=workers
+        )
+
+    return Loaders(loader("train", settings.captions, settings.mirrored), loader("val", "ordered", mirrored=False))
+
+
+def _cider(captions: Captions, captioner: Captioner, features: Features | None) -> float:
+    """CIDEr-D of greedy captions of the val split: from its features, or, once CLIP has changed, from its pictures."""
+    from helpers.metrics import score
+
+    images = captions.images("val")
+    said: list[str] = []
+    if features is None:
+        for start in range(0, len(images), 64):  # as a user would: from the files
+            said += captioner.caption([captions.path(image) for image in images[start : start + 64]])
+    else:
+        images = [image for image in images if image in features]
+        said = captioner.caption_features(features.batch(images))
+    people = captions.references("val")
+    references = {image: people[image] for image in images}
+    return score(dict(zip(images, said, strict=True)), references, metrics=("CIDEr-D",), resamples=1)["CIDEr-D"].value
+
+
+def _preset(system: str, preset: str) -> tuple[dict, dict]:
+    if preset not in PRESETS[system]:
+        raise InputError(f"preset {preset!r} is not known: choose one of {', '.join(PRESETS[system])}")
+    return PRESETS[system][preset]
+
+
+def _given(changes: dict) -> dict:
+    return {name: value for name, value in changes.items() if value is not None}
