@@ -1,8 +1,9 @@
-"""A captioner on disk is one folder: model.safetensors (what was trained, nothing else) and config.json (all to rebuild it).
+"""A captioner on disk is one folder: model.safetensors (what was trained), config.json (all to rebuild it), README.md.
 
 The frozen backbones are named in config.json, not copied: CLIP with its fingerprint, the language model with its width, and
-both are checked when the folder is loaded. Parts of CLIP that learned along are in model.safetensors too, and a captioner
-without a language model keeps its tokenizer in tokenizer/. No pickle anywhere.
+both are checked when the folder is loaded. What learned along is in model.safetensors too: parts of CLIP, and of the
+language model what its tuning changed (of LoRA, the adapters alone). A captioner without a language model keeps its
+tokenizer in tokenizer/. No pickle anywhere; the .pt files of the original ClipCap are read by `load_clipcap_checkpoint`.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from helpers.data.tokens import load_tokens
 from helpers.errors import InputError
 from helpers.files import atomic_path
 from helpers.hub import find_file, load_language_model
+from helpers.model_card import model_card
 from helpers.models.clipcap import ClipCap, ClipCapConfig
 from helpers.models.decoder import DecoderCaptioner, DecoderConfig
+from helpers.original_clipcap import StopTokens, fill, original_language_model, original_sizes, read_original
 
 FORMAT = 1
 SYSTEMS = {"clipcap": (ClipCap, ClipCapConfig), "decoder": (DecoderCaptioner, DecoderConfig)}
@@ -59,6 +62,9 @@ def save_captioner(captioner: Captioner, folder: str | Path, **extra: object) ->
         (temporary / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         if "tokenizer" in names:
             captioner.tokens.tokenizer.save_pretrained(temporary / "tokenizer")
+        written = (path for path in temporary.rglob("*") if path.is_file())
+        files = {path.relative_to(temporary).as_posix(): path.stat().st_size for path in written}
+        (temporary / "README.md").write_text(model_card(config, files), encoding="utf-8")
     return folder
 
 
@@ -109,23 +115,66 @@ def load_captioner(
         words = joined["tokenizer"] = str(folder / "tokenizer")
         model = DecoderCaptioner(sizes)
     tokens = load_tokens(words)
+    if "stop" in config:
+        tokens = StopTokens(tokens.tokenizer, config["stop"])
     if config["system"] == "decoder" and len(tokens) != sizes.vocabulary:
         raise InputError(f"{folder} was trained with {sizes.vocabulary} tokens, its tokenizer/ has {len(tokens)}")
     if config.get("learned"):
         joined["clip_fingerprint"] = encoder.fingerprint
-        encoder.model.visual.float()
+        encoder.model.float()
     _fill(_places(model, encoder, config.get("learned", ())), weights, folder)
     if config.get("learned"):
         encoder.take_fingerprint()
     return Captioner(encoder, tokens, model.to(device).eval(), joined)
 
 
+def load_clipcap_checkpoint(
+    path: str | Path,
+    *,
+    language_model: str = "gpt2",
+    clip: str = "ViT-B/32",
+    normalize: bool = False,
+    device: str = "cpu",
+) -> Captioner:
+    """A captioner from a .pt file of the original ClipCap (rmokady/CLIP_prefix_caption): MLP or transformer mapping.
+
+    A GPT-2 inside the file is taken from there, with the config and tokenizer of `language_model`; a file with the mapping
+    alone is put in front of `language_model`. Sizes come from the shapes. The original has no end token, so captions stop
+    at their first full stop. normalize: for files trained with --normalize_prefix, where CLIP's vector has length 1.
+
+    Raises InputError where the file is damaged, of another layout, or does not fit CLIP or the language model; OfflineError
+    where a backbone would have to be downloaded.
+    """
+    weights = read_original(path)
+    whole = "gpt.transformer.wte.weight" in weights
+    words = original_language_model(weights, language_model, path) if whole else load_language_model(language_model)
+    sizes = ClipCapConfig(
+        **original_sizes(weights, words.get_input_embeddings().weight.shape[1], path),
+        normalize=normalize,
+        tuning="all" if whole else "frozen",  # so that save_captioner() keeps a GPT-2 that is found nowhere else
+    )
+    encoder = load_clip(clip, device)
+    if sizes.image_dim != encoder.dim:
+        raise InputError(f"{path} takes image vectors of {sizes.image_dim} numbers, {clip} gives {encoder.dim}: give the CLIP "
+                         "that it was trained with (clip)")
+    model = ClipCap(sizes, words)
+    mapping = {name.removeprefix("clip_project."): value for name, value in weights.items() if name[:4] == "clip"}
+    fill(model.clip_project, mapping, f"{path}: its mapping network is not whole")
+    tokens = StopTokens(load_tokens(language_model).tokenizer)
+    config = {"clip": clip, "language_model": str(language_model), "stop": tokens.stop, "original": Path(path).name}
+    return Captioner(encoder, tokens, model.to(device).eval(), config)
+
+
 def _check_clip(
     config: dict, sizes: ClipCapConfig | DecoderConfig, encoder: ClipEncoder, clip: str, folder: Path
 ) -> None:
-    wanted, given = sizes.pooled_dim if config["system"] == "decoder" else sizes.image_dim, encoder.dim
-    if config["system"] == "decoder" and wanted == given:
-        wanted, given = sizes.memory_dim, encoder.grid and encoder.grid[1]
+    grid_dim = encoder.grid and encoder.grid[1]
+    pairs = [(sizes.pooled_dim if config["system"] == "decoder" else sizes.image_dim, encoder.dim)]
+    if config["system"] == "decoder":
+        pairs.append((sizes.memory_dim, grid_dim))
+    elif sizes.sees == "grid":
+        pairs.append((sizes.grid_dim, grid_dim))
+    wanted, given = next((pair for pair in pairs if pair[0] != pair[1]), pairs[0])
     if wanted != given:
         raise InputError(f"{folder} takes image vectors of {wanted} numbers, {clip} gives {given or 'no grid'}: it was "
                          f"trained with {config['clip']['name']}")

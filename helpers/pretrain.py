@@ -6,8 +6,8 @@
 
 The classes and the files are the real ones: `clip.model.CLIP`, with a ViT and with a ModifiedResNet, in TorchScript archives
 that `clip.load` reads, as OpenAI ships them; `GPT2LMHeadModel`, `GPT2TokenizerFast` and `BertTokenizerFast` in folders
-written by save_pretrained(). Only scenes of the training kind
-are used: the test split's held-out combinations are never drawn here, nor said.
+written by save_pretrained(). Only scenes of the training kind are used: the test split's held-out combinations are never
+drawn here, nor said.
 """
 
 from __future__ import annotations

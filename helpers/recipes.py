@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from helpers import figures
 from helpers.captioner import Captioner
 from helpers.checkpoints import save_captioner
 from helpers.data.batches import CaptionDataset, caption_loader
@@ -21,9 +22,11 @@ from helpers.data.tokens import load_tokens
 from helpers.environment import Run, seed_everything
 from helpers.errors import InputError
 from helpers.hub import load_language_model
+from helpers.java import ensure_java
 from helpers.models.clipcap import ClipCap
 from helpers.models.decoder import DecoderCaptioner, DecoderConfig
-from helpers.training import History, Loaders, TrainSettings, fit
+from helpers.settings import LogSettings, TrainSettings
+from helpers.training import History, Loaders, find_devices, first_process, fit
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -32,11 +35,23 @@ if TYPE_CHECKING:
 # small backbones learn at rates that would wreck the large ones, and their width holds fewer heads.
 PRESETS: dict[str, dict[str, tuple[dict, dict]]] = {
     "clipcap": {
-        "full": ({}, {}),  # the paper's
+        "full": ({}, {}),  # the paper's: a transformer mapping, GPT-2 frozen
         "tiny": (
             {"epochs": 3, "batch_size": 64, "learning_rate": 1e-3, "captions": "all", "weight_decay": 0.05},
             {"layers": 4, "heads": 4},
         ),
+        "mlp": ({}, {"mapping": "mlp", "tuning": "all"}),  # the paper's other captioner
+        "p1": (  # Chantoone/image-captioning-via-GPT2-and-CLIP: a memory of length 1
+            {"epochs": 30, "batch_size": 32, "learning_rate": 1e-5, "weight_decay": 1e-5, "warmup_share": 0.0},
+            {"mapping": "cross-attention-pooled"},
+        ),
+        **{  # Lahdhirim/CV-image-captioning-clip-gpt2's six experiments; shares of COCO: .005, .1, .2, .4, .5, .4 (--limit)
+            f"p2-{n}": (
+                {"batch_size": 64, "learning_rate": 1e-4, "weight_decay": 0.0},
+                {"mapping": "linear", "prefix_length": prefix, "tuning": "blocks", "frozen_blocks": frozen},
+            )
+            for n, (prefix, frozen) in enumerate(((2, 10), (2, 10), (4, 10), (5, 11), (10, 11), (4, 6)), start=1)
+        },
     },
     "decoder": {
         "full": (
@@ -78,23 +93,32 @@ def train_clipcap(
     settings: TrainSettings,
     folder: str | Path,
     *,
+    devices: int | str = 1,
     resume: bool = False,
+    log: LogSettings | None = None,
     **sizes: int,
 ) -> tuple[Captioner, History]:
     """Train ClipCap's mapping network on the train split, validate on the val split, save the best epoch to `folder`.
 
-    `folder`/checkpoint is the captioner's folder, `folder`/history.csv the losses. `sizes` are fields of ClipCapConfig.
+    `folder`/checkpoint is the captioner's folder, `folder`/history.csv the losses, with pictures of their curves. `sizes` are
+    fields of ClipCapConfig; devices, resume and log are as in `helpers.training.fit`.
     Raises InputError or OfflineError as the readers of data and backbones do.
     """
     if settings.encoder != "frozen":
         raise InputError("ClipCap leaves CLIP frozen: encoder='frozen'")
+    devices = find_devices(devices, run.device)  # before the work that a wrong number would throw away
     encoder = load_clip(run.clip, run.device)
     language_model = load_language_model(run.language_model)
     tokens = load_tokens(run.tokenizer)
     seed_everything(settings.seed)  # here, so that notebook, command and data/tiny start from the same weights
+    if sizes.get("mapping") == "cross-attention":
+        if encoder.grid is None:
+            raise InputError(f"mapping='cross-attention' looks at the grid of a ModifiedResNet; CLIP {run.clip} is a ViT: "
+                             "give RN50 (--clip), or another mapping")
+        sizes = {"grid_dim": encoder.grid[1]} | sizes
     model = ClipCap.build(encoder.dim, language_model, **sizes)
     captioner = Captioner(encoder, tokens, model, {"clip": run.clip, "language_model": run.language_model})
-    return captioner, _train(run, captions, captioner, settings, folder, resume)
+    return captioner, _train(run, captions, captioner, settings, folder, devices=devices, resume=resume, log=log)
 
 
 def train_decoder(
@@ -103,32 +127,35 @@ def train_decoder(
     settings: TrainSettings,
     folder: str | Path,
     *,
-    devices: int = 1,
+    devices: int | str = 1,
     resume: bool = False,
+    log: LogSettings | None = None,
     **sizes: object,
 ) -> tuple[Captioner, History]:
     """Train the decoder on the train split, validate on the val split, save the best epoch to `folder`.
 
     settings.encoder says what CLIP does: nothing, learn in a second phase, or learn from the start. Folder, `sizes` (fields of
-    DecoderConfig) and errors as in `train_clipcap`.
+    DecoderConfig), other parameters and errors as in `train_clipcap`.
     """
+    devices = find_devices(devices, run.device)
     encoder = load_clip(run.clip, run.device)
     if encoder.grid is None:
         raise InputError(f"the decoder looks at the grid of a ModifiedResNet; CLIP {run.clip} is a ViT: give RN50 (--clip)")
     tokens = load_tokens(run.tokenizer)
     seed_everything(settings.seed)
-    channels = encoder.grid[1]
-    sizes = {"positions": settings.max_tokens, "memory_dim": channels} | sizes
+    # Room for a caption of usual length and a prompt, also where training cuts captions short.
+    sizes = {"positions": max(64, settings.max_tokens), "memory_dim": encoder.grid[1]} | sizes
     model = DecoderCaptioner(DecoderConfig(len(tokens), tokens.bos, encoder.dim, **sizes))
     config: dict = {"clip": run.clip, "tokenizer": run.tokenizer}
     live = None
     if settings.encoder != "frozen":
+        encoder.model.float()  # the text tower too, so that both go on working together
         live = LearningEncoder(
             encoder.model.visual, LearningEncoder.ALL if settings.encoder == "all" else LearningEncoder.FINE_TUNED
         )
         config |= {"learned": list(live.parts), "clip_fingerprint": encoder.fingerprint}
     captioner = Captioner(encoder, tokens, model, config)
-    return captioner, _train(run, captions, captioner, settings, folder, resume, live, devices)
+    return captioner, _train(run, captions, captioner, settings, folder, live, devices=devices, resume=resume, log=log)
 
 
 def _train(
@@ -137,11 +164,10 @@ def _train(
     captioner: Captioner,
     settings: TrainSettings,
     folder: str | Path,
-    resume: bool,
     live: LearningEncoder | None = None,
-    devices: int = 1,
+    **options: object,
 ) -> History:
-    """Loaders, fit, and the checkpoint with what it was trained on."""
+    """Loaders, fit, the curves, and the checkpoint with what it was trained on. `options` are those of `fit`."""
     loaders = _loaders(run, captions, captioner, settings, pixels=settings.encoder == "all")
     later = None
     if settings.encoder == "two-phases":
@@ -150,11 +176,14 @@ def _train(
     score = None
     if settings.keep == "val_CIDEr-D":
         source = loaders.val.dataset.source
-        score = lambda: _cider(captions, captioner, None if live and live.learning else source)  # noqa: E731
+        if len(loaders.val.dataset) < 2:
+            raise InputError("CIDEr-D of a single picture is always 0: give more validation pictures, or --keep val_loss")
+        ensure_java()  # not only when the first epoch is over
+        score = lambda: _cider(captions, captioner, source, changed=bool(live and live.learning))  # noqa: E731
     start = time.perf_counter()
     history = fit(
         captioner.model, loaders, settings, folder, encoder=live, pixels=later, score=score, device=run.device,
-        devices=devices, precision=run.precision, resume=resume,
+        precision=run.precision, **options,
     )  # fmt: skip
     if live:
         captioner.encoder.take_fingerprint()
@@ -167,8 +196,22 @@ def _train(
         **best,
         **dataclasses.asdict(settings),
     }
-    save_captioner(captioner, Path(folder) / "checkpoint")
+    if first_process():
+        _draw(history, Path(folder))
+        save_captioner(captioner, Path(folder) / "checkpoint")
     return history
+
+
+def _draw(history: History, folder: Path) -> None:
+    """history.png, the losses by epoch; history-score.png where a validation score was computed."""
+    epochs = history.epochs
+    # Counted from 0, as everywhere: by "best_epoch", in history.csv, by --unfreeze-epoch.
+    lines = {name: (list(epochs["epoch"]), list(epochs[name])) for name in epochs if name != "epoch"}
+    losses = {label: lines[name] for label, name in (("training", "train_loss"), ("validation", "val_loss"))}
+    figures.save(figures.curves(losses, "epoch", "loss", title="Losses"), folder / "history.png")
+    if "val_CIDEr-D" in lines:
+        scores = {"CIDEr-D": lines["val_CIDEr-D"]}
+        figures.save(figures.curves(scores, "epoch", "CIDEr-D", title="Validation score"), folder / "history-score.png")
 
 
 def _loaders(
@@ -184,6 +227,9 @@ def _loaders(
 
     broken: by split, pictures that are known not to open, and have been reported; None: not yet known.
     """
+    for split in ("train", "val"):
+        if not captions.images(split):
+            raise InputError(f"{captions.name} has no {split} pictures: give a split list, or more pictures")
     encoder, tokens = captioner.encoder, captioner.tokens
     workers = 0
     if pixels and run.device == "cuda":  # there, opening pictures would be what training waits for
@@ -197,7 +243,7 @@ def _loaders(
             reflected = source.in_a_mirror() if mirrored else None
         else:
             source, reflected = cache(images), cache(images, mirrored=True) if mirrored else None
-        for image, reason in source.broken.items() if broken is None else ():
+        for image, reason in source.broken.items() if broken is None and first_process() else ():
             print(f"skipped {image}: {reason}", file=sys.stderr)
         dataset = CaptionDataset(
             source, captions.references(split), tokens, max_tokens=settings.max_tokens, mirrored=reflected
@@ -209,18 +255,15 @@ def _loaders(
     return Loaders(loader("train", settings.captions, settings.mirrored), loader("val", "ordered", mirrored=False))
 
 
-def _cider(captions: Captions, captioner: Captioner, features: Features | None) -> float:
-    """CIDEr-D of greedy captions of the val split: from its features, or, once CLIP has changed, from its pictures."""
+def _cider(captions: Captions, captioner: Captioner, source: Features | Pictures, changed: bool) -> float:
+    """CIDEr-D of greedy captions of the val split: from its features, or, where CLIP has changed, from its pictures."""
     from helpers.metrics import score
 
-    images = captions.images("val")
-    said: list[str] = []
-    if features is None:
-        for start in range(0, len(images), 64):  # as a user would: from the files
-            said += captioner.caption([captions.path(image) for image in images[start : start + 64]])
+    images = [image for image in captions.images("val") if image in source]
+    if changed or isinstance(source, Pictures):
+        said = captioner.caption([captions.path(image) for image in images])  # from the files, as a user would
     else:
-        images = [image for image in images if image in features]
-        said = captioner.caption_features(features.batch(images))
+        said = captioner.caption_features(source.batch(images))
     people = captions.references("val")
     references = {image: people[image] for image in images}
     return score(dict(zip(images, said, strict=True)), references, metrics=("CIDEr-D",), resamples=1)["CIDEr-D"].value

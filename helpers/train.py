@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from contextlib import ExitStack, redirect_stdout
+from dataclasses import fields
 from pathlib import Path
 
 from helpers.errors import InputError
+from helpers.settings import CHOICES, LogSettings, TrainSettings
 
-SETTINGS = ("epochs", "batch_size", "learning_rate", "captions", "max_tokens", "keep", "patience", "mirrored", "encoder",
-            "encoder_rate", "unfreeze_epoch")  # fmt: skip
-SIZES = ("prefix_length", "clip_length", "width", "layers", "heads", "dropout", "memory")
+SETTINGS = tuple(field.name for field in fields(TrainSettings) if field.name != "seed")
+SIZES = ("mapping", "tuning", "frozen_blocks", "lora_rank", "prefix_length", "clip_length", "mlp_ratio", "normalize",
+         "width", "layers", "heads", "dropout", "memory", "tied")  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = vars(_parser().parse_args(arguments))
     try:
-        return _train(options)
+        with ExitStack() as stack:
+            if os.environ.get("LOCAL_RANK", "0") != "0":  # of several processes, one tells the story
+                stack.enter_context(redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+            return _train(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: the same command with --resume goes on from the last whole epoch", file=sys.stderr)
+        print("interrupted: the same command with --resume goes on from the last checkpoint", file=sys.stderr)
         return 130
 
 
@@ -35,6 +42,7 @@ def _train(options: dict) -> int:
     from helpers import recipes
     from helpers.data.datasets import load_captions
     from helpers.models import clipcap, decoder
+    from helpers.training import find_devices
 
     train, counted = {
         "clipcap": (recipes.train_clipcap, clipcap.count_parameters),
@@ -43,13 +51,17 @@ def _train(options: dict) -> int:
     preset = options.get("preset") or run.profile
     settings = recipes.settings_for(preset, system, seed=run.seed, **{name: options.get(name) for name in SETTINGS})
     sizes = recipes.sizes_for(preset, system, **{name: options.get(name) for name in SIZES})
+    log = LogSettings(**{field.name: options[field.name] for field in fields(LogSettings)})
+    devices = find_devices(options["devices"], run.device)
     captions = load_captions(run.dataset, run.data_dir, work_dir=run.work_dir, seed=run.seed, limit=options["limit"])
     counts = {split: len(captions.images(split)) for split in ("train", "val", "test")}
     print(f"{captions.name}: " + ", ".join(f"{count:,} {split}" for split, count in counts.items()) + " pictures")
     if str(captions.report):
         print(captions.report)
+    batch = settings.batch_size * settings.accumulate * devices
+    print(f"{batch} captions a step: batches of {settings.batch_size} x accumulate {settings.accumulate} x devices {devices}")
     folder = Path(options["out"]) if options["out"] else run.output_dir
-    captioner, history = train(run, captions, settings, folder, resume=options["resume"], **sizes)
+    captioner, history = train(run, captions, settings, folder, devices=devices, resume=options["resume"], log=log, **sizes)
     print(", ".join(f"{name} {count:,}" for name, count in counted(captioner.model).items()) + " parameters")
     print(history.epochs.to_string(index=False))
     checkpoint = shown(folder / "checkpoint")
@@ -63,21 +75,21 @@ def _parser() -> argparse.ArgumentParser:
     systems = parser.add_subparsers(dest="system", required=True)
     clipcap, model = _system(systems, "clipcap", "a transformer mapping network in front of a frozen language model")
     clipcap.add_argument("--language-model", metavar="NAME_OR_DIR", help="a hub name such as gpt2, or a folder")
+    model.add_argument("--mapping", choices=("transformer", "mlp", "linear", "cross-attention", "cross-attention-pooled"),
+                       help="from CLIP's vector, or its grid (cross-attention), to pseudo-words")
+    model.add_argument("--tuning", choices=("frozen", "all", "blocks", "lora"),
+                       help="of the language model: none, all of it, all but the first blocks, or LoRA adapters")
+    model.add_argument("--frozen-blocks", type=int, help="with --tuning blocks: the first so many stay frozen")
+    model.add_argument("--lora-rank", type=int, help="with --tuning lora")
+    model.add_argument("--mlp-ratio", type=float, help="hidden width of the transformer mapping's MLPs, in widths")
+    model.add_argument("--normalize", action=argparse.BooleanOptionalAction, help="scale CLIP's vector to length 1 first")
     model.add_argument("--prefix-length", type=int, help="pseudo-words")
     model.add_argument("--clip-length", type=int, help="positions the CLIP vector is spread over")
     decoder, model = _system(systems, "decoder", "a transformer decoder from scratch on the grid of CLIP's ResNet")
     decoder.add_argument("--tokenizer", metavar="NAME_OR_DIR", help="a hub name such as bert-base-uncased, or a folder")
-    decoder.add_argument("--preset", choices=("tiny", "full", "published"), help="settings and sizes (default: the profile)")
-    decoder.add_argument("--encoder", choices=("frozen", "two-phases", "all"),
-                         help="CLIP: stays as it is; its last parts learn in a second phase; all of it learns from the start")
-    decoder.add_argument("--encoder-rate", type=float, help="AdamW's for CLIP, after warm-up")
-    decoder.add_argument("--unfreeze-epoch", type=int, help="where the second phase begins, counted from 0")
-    decoder.add_argument("--keep", choices=("val_loss", "val_CIDEr-D"), help="which epoch is the best")
-    decoder.add_argument("--patience", type=int, help="stop after so many epochs without a better one; 0: never")
-    decoder.add_argument("--mirrored", action=argparse.BooleanOptionalAction,
-                         help="half of the training pictures in a mirror, left and right exchanged in their captions")
     model.add_argument("--width", type=int, help="of the model")
     model.add_argument("--dropout", type=float, help="share of numbers left out in training")
+    model.add_argument("--tied", action=argparse.BooleanOptionalAction, help="read words with the table that embeds them")
     model.add_argument("--memory", choices=("grid+pooled", "pooled"), help="what there is to look at")
     return parser
 
@@ -92,18 +104,34 @@ def _system(systems, name: str, what: str) -> tuple[argparse.ArgumentParser, arg
     p.add_argument("--device", choices=("cpu", "cuda"))
     p.add_argument("--seed", type=int, help="of weights, order and caption draws")
     p.add_argument("--out", metavar="DIR", help=f"for checkpoint/ and history.csv (default: outputs/train_{name})")
-    p.add_argument("--resume", action="store_true", help="go on from the last whole epoch of a killed run")
+    p.add_argument("--resume", action="store_true", help="go on from the last checkpoint of a killed run")
     p.add_argument("--clip", metavar="NAME_OR_FILE", help="a name such as RN50 or ViT-B/32, or a file")
+    p.add_argument("--preset", metavar="NAME", help="settings and sizes that belong together (default: the profile's)")
     how = p.add_argument_group("training")
-    how.add_argument("--epochs", type=int, help="passes over the pictures")
-    how.add_argument("--batch-size", type=int, help="captions a step")
-    how.add_argument("--learning-rate", type=float, help="AdamW's, after warm-up")
-    how.add_argument("--captions", choices=("random", "all"), help="of a picture, an epoch")
-    how.add_argument("--max-tokens", type=int, help="longer captions are cut, their end token kept")
+    _options(how, TrainSettings, without="seed")
+    how.add_argument("--devices", default="1", metavar="N", help="GPUs, or processes on a CPU, that share the work; auto: all")
+    _options(p.add_argument_group("logs"), LogSettings, defaults=True)
     model = p.add_argument_group("model")
     model.add_argument("--layers", type=int, help="blocks")
     model.add_argument("--heads", type=int, help="attention heads")
     return p, model
+
+
+def _options(group: argparse._ArgumentGroup, settings: type, *, without: str = "", defaults: bool = False) -> None:
+    """An option for each field of a dataclass of settings. Without `defaults`, those not given are None."""
+    for field in fields(settings):
+        if field.name == without:
+            continue
+        flags = dict.fromkeys("--" + name for name in (field.name.replace("_", "-"), *([field.name] * defaults)))
+        options = {"dest": field.name, "help": field.metadata["help"], "default": field.default if defaults else None}
+        if isinstance(field.default, bool):
+            options["action"] = argparse.BooleanOptionalAction
+        elif field.name in CHOICES:
+            options["choices"] = CHOICES[field.name]
+        else:
+            options["type"] = str if field.default is None else type(field.default)
+            options["metavar"] = {int: "N", float: "X", str: "NAME"}[options["type"]]
+        group.add_argument(*flags, **options)
 
 
 if __name__ == "__main__":

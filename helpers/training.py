@@ -8,67 +8,35 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import secrets
 import shutil
 import signal
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import lightning as L
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from helpers.environment import progress_wanted
 from helpers.errors import InputError
 from helpers.files import atomic_path
+from helpers.settings import CHOICES as CHOICES
+from helpers.settings import LogSettings, TrainSettings
 
 # After the import, which sets INFO: hardware, tips and counts on stderr that a reader need not see.
 for _name in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(_name).setLevel(logging.ERROR)
-
-CHOICES = {
-    "captions": ("random", "all"),
-    "schedule": ("linear", "cosine"),
-    "keep": ("val_loss", "val_CIDEr-D"),
-    "encoder": ("frozen", "two-phases", "all"),
-}
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How to train. The defaults are ClipCap's (paper, section 4): AdamW 2e-5, linear decay after warm-up, batch 40."""
-
-    epochs: int = 10
-    batch_size: int = 40
-    learning_rate: float = 2e-5
-    weight_decay: float = 0.01
-    warmup_share: float = 0.1  # share of all steps; the published 5,000 steps are about 4 % of a COCO run
-    schedule: str = "linear"  # or "cosine": the way down to 0
-    gradient_clip: float = 1.0
-    label_smoothing: float = 0.0  # in training only; the validation loss stays comparable
-    captions: str = "random"  # one of a picture's captions an epoch, drawn anew; or "all"
-    mirrored: bool = False  # half of the training pictures in a mirror, left and right exchanged in their words
-    max_tokens: int = 60
-    keep: str = "val_loss"  # the epoch whose weights are kept: lowest loss, or highest "val_CIDEr-D"
-    patience: int = 0  # stop after so many epochs without a better one; 0: never
-    encoder: str = "frozen"  # "two-phases": its last parts learn from `unfreeze_epoch` on; "all": all of it from the start
-    encoder_rate: float = 1e-5
-    unfreeze_epoch: int = 3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise InputError(f"{name}={getattr(self, name)!r} is not known: choose {' or '.join(choices)}")
-        if min(self.epochs, self.batch_size) < 1 or self.learning_rate <= 0:
-            raise InputError("epochs and batch_size must be at least 1, learning_rate above 0")
-        if self.encoder == "two-phases" and not 0 <= self.unfreeze_epoch < self.epochs:
-            raise InputError(f"unfreeze_epoch={self.unfreeze_epoch}: there are only epochs 0 to {self.epochs - 1}")
-
 
 class Loaders(NamedTuple):
     """Training and validation batches."""
@@ -115,11 +83,13 @@ class CaptioningModule(L.LightningModule):
             image = {name: part[image["rows"]] for name, part in self.encoder(image["pixels"]).items()}
         return self.model.loss(image, batch["tokens"], batch["mask"], **options)
 
-    def training_step(self, batch: dict, _: int) -> Tensor:
+    def training_step(self, batch: dict, number: int) -> Tensor:
         # Dropout depends on seed and step alone, as the data's order on seed and epoch: a resumed run is the unbroken one.
-        torch.manual_seed((self.settings.seed * 1_000_003 + self.global_step) * self.trainer.world_size + self.global_rank)
+        step = self.global_step * self.settings.accumulate + number % self.settings.accumulate
+        torch.manual_seed((self.settings.seed * 1_000_003 + step) * self.trainer.world_size + self.global_rank)
         smoothing = {"label_smoothing": self.settings.label_smoothing} if self.settings.label_smoothing else {}
         loss = self.loss(batch, **smoothing)
+        self.log("train_loss_step", loss, on_step=True, on_epoch=False)  # for the logger
         self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch["tokens"]))
         return loss
 
@@ -171,23 +141,57 @@ def rate_schedule(settings: TrainSettings, start: int, end: int) -> Callable[[in
 class Phases(L.LightningDataModule):
     """Which loaders an epoch reads: the first, and from epoch `change` on the second."""
 
-    def __init__(self, first: Loaders, second: Loaders | None = None, change: int | None = None):
+    def __init__(self, first: Loaders, second: Loaders | None = None, change: int | None = None, accumulate: int = 1):
         super().__init__()
-        self.first, self.second, self.change = first, second or first, change
+        self.first, self.second, self.change, self.accumulate = first, second or first, change, accumulate
 
     def train_dataloader(self) -> DataLoader:
-        return self._now().train
+        loader = self._now().train
+        # Lightning does so too, but only once worker processes have begun to read ahead.
+        loader.sampler.set_epoch(self._epoch)
+        seen = self.trainer.fit_loop.epoch_loop.batch_progress  # what a checkpoint in the middle of an epoch has brought back
+        return loader if seen.is_last_batch or not seen.current.ready else self._rest(loader, seen.current.ready)
 
     def val_dataloader(self) -> DataLoader:
         return self._now().val
 
     def steps(self, epochs: int) -> int:
-        """Optimizer steps in the first `epochs` epochs."""
+        """Optimizer steps in the first `epochs` epochs. The last step of an epoch may have fewer batches than the others."""
         early = epochs if self.change is None else min(epochs, self.change)
-        return early * len(self.first.train) + (epochs - early) * len(self.second.train)
+        first, second = (math.ceil(len(loaders.train) / self.accumulate) for loaders in (self.first, self.second))
+        return early * first + (epochs - early) * second
 
     def _now(self) -> Loaders:
-        return self.first if self.change is None or self.trainer.current_epoch < self.change else self.second
+        return self.first if self.change is None or self._epoch < self.change else self.second
+
+    @property
+    def _epoch(self) -> int:
+        # Not current_epoch, which, where a run is resumed, still is the epoch before when loaders are asked for.
+        return self.trainer.fit_loop.epoch_progress.current.processed
+
+    def _rest(self, loader: DataLoader, seen: int) -> DataLoader:
+        batches = RestOfEpoch(loader.batch_sampler, seen, self._epoch)
+        return DataLoader(
+            loader.dataset, batch_sampler=batches, collate_fn=loader.collate_fn, num_workers=loader.num_workers
+        )
+
+
+class RestOfEpoch(Sampler):
+    """The batches of `epoch` after the first `seen`, and all of every other epoch.
+
+    Lightning counts on from `seen` when it resumes in the middle of an epoch, but gives the loader's batches from the start.
+    It also takes the length for that of the whole epoch.
+    """
+
+    def __init__(self, batches: BatchSampler, seen: int, epoch: int):
+        self.batches, self.seen, self.epoch = batches, seen, epoch
+        self.sampler = batches.sampler  # where Lightning sets the epoch
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator:
+        return islice(self.batches, self.seen if self.sampler.epoch == self.epoch else 0, None)
 
 
 class Unfreeze(Callback):
@@ -201,8 +205,23 @@ class Unfreeze(Callback):
     def __init__(self, epoch: int):
         self.epoch = epoch
 
+    def on_train_start(self, trainer: L.Trainer, module: CaptioningModule) -> None:
+        self.on_train_epoch_start(trainer, module)  # which Lightning leaves out where it resumes in the middle of an epoch
+
     def on_train_epoch_start(self, trainer: L.Trainer, module: CaptioningModule) -> None:
         module.encoder.learning = trainer.current_epoch >= self.epoch
+
+
+class Patience(EarlyStopping):
+    """Stops after `patience` epochs without a better one; never before the second phase of two has had its turn."""
+
+    def __init__(self, settings: TrainSettings, mode: str):
+        super().__init__(settings.keep, mode=mode, patience=settings.patience, check_on_train_epoch_end=True)
+        self.start = settings.unfreeze_epoch if settings.encoder == "two-phases" else 0
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.current_epoch >= self.start:
+            super().on_train_epoch_end(trainer, module)
 
 
 class ValidationScore(Callback):
@@ -216,10 +235,36 @@ class ValidationScore(Callback):
         module.log(self.name, trainer.strategy.broadcast(value), prog_bar=True)
 
 
+class StepCheckpoint(Callback):
+    """Every `every` steps the state of the run goes to `path`, as it does after every epoch."""
+
+    def __init__(self, path: Path, every: int):
+        self.path, self.every = path, every
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: CaptioningModule, outputs: object, batch: dict, number: int
+    ) -> None:
+        # Not between the batches of a step, whose gradients no checkpoint holds. And not after an epoch's last step, for the
+        # checkpoint of the epoch follows at once, after the validation that Lightning would leave out if it resumed here.
+        between = (number + 1) % trainer.accumulate_grad_batches
+        if trainer.global_step % self.every == 0 and not between and not trainer.is_last_batch:
+            trainer.save_checkpoint(self.path)
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are whole or absent: Lightning's own go through /tmp, from where moving may be copying."""
+
+    def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: object = None) -> None:
+        with atomic_path(path) as temporary:
+            torch.save(checkpoint, temporary)
+
+
 class EpochHistory(Callback):
     """One row an epoch, written to history.csv as training goes; kept in the checkpoints, so that a resumed run has all.
 
-    Columns: epoch, train_loss, val_loss, the validation score where one is computed, and the learning rates after the epoch.
+    Columns: epoch, step (optimizer steps so far), train_loss, val_loss, the validation score where one is computed, and the
+    learning rates after the epoch.
+    The train_loss of an epoch that was resumed in its middle is the mean of what came after; all else is as if unbroken.
     """
 
     def __init__(self, path: Path):
@@ -230,19 +275,70 @@ class EpochHistory(Callback):
         metrics = trainer.callback_metrics
         scores = {name: float(metrics[name]) for name in ("train_loss", "val_loss", "val_CIDEr-D") if name in metrics}
         rates = {group["name"]: group["lr"] for group in trainer.optimizers[0].param_groups}
-        self.rows.append({"epoch": trainer.current_epoch, **scores, **rates})
+        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **scores, **rates})
         if trainer.is_global_zero:
             with atomic_path(self.path) as temporary:
-                self.table().to_csv(temporary, index=False)
-
-    def table(self) -> pd.DataFrame:
-        return pd.DataFrame(self.rows)
+                pd.DataFrame(self.rows).to_csv(temporary, index=False)
 
     def state_dict(self) -> dict:
         return {"rows": self.rows}
 
     def load_state_dict(self, state: dict) -> None:
         self.rows = state["rows"]
+
+
+def first_process() -> bool:
+    """Whether this process is the one that writes and prints: the only one, or the first of those that train together."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def find_devices(devices: int | str, device: str) -> int:
+    """How many processes train together: `devices`, or with "auto" as many as there are GPUs. Raises InputError."""
+    there = torch.cuda.device_count() if device == "cuda" else None
+    wanted = (there or 1) if devices == "auto" else devices
+    if not str(wanted).isdigit() or int(wanted) < 1:
+        raise InputError(f"devices={devices!r}: give a number from 1 on, or auto")
+    count = int(wanted)
+    if there is not None and count > there:
+        raise InputError(f"devices={devices}: the number of GPUs here is {there}; auto takes all")
+    if count > 1 and in_notebook() and torch.cuda.is_initialized():
+        raise InputError(f"devices={devices}: this notebook's process has used a GPU already, and then no other can be forked "
+                         f"from it. Run `!python -m helpers.train SYSTEM --devices {count}` in a cell, or give devices=1")
+    return count
+
+
+def in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this code."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
+def find_strategy(devices: int, unused: bool) -> str:
+    """Lightning's name for how processes work together. unused: some parameters are in no loss for a while."""
+    if devices == 1:
+        return "auto"
+    # A notebook cannot be started a second time, as a script is: it is forked.
+    return ("ddp_notebook" if in_notebook() else "ddp") + ("_find_unused_parameters_true" if unused else "")
+
+
+def make_logger(log: LogSettings, folder: Path, resume: bool = False) -> Logger:
+    """The logger asked for, writing to `folder`/logs. Every start of a run has its own version there, nothing is replaced."""
+    if log.logger == "csv":
+        return CSVLogger(folder, name="logs")
+    from lightning.pytorch import loggers
+
+    if log.logger == "tensorboard":
+        return loggers.TensorBoardLogger(folder, name="logs", default_hp_metric=False)
+    os.environ.setdefault("WANDB_SILENT", "true")
+    known = folder / "logs" / "wandb_id"  # a resumed run goes on in the same curve
+    run_id = known.read_text() if resume and known.is_file() else secrets.token_hex(4)
+    if first_process():
+        with atomic_path(known) as temporary:
+            temporary.write_text(run_id)
+    return loggers.WandbLogger(
+        project=log.project_name, entity=log.entity, name=log.exp_name, version=run_id, resume="allow",
+        offline=log.offline, save_dir=folder / "logs",
+    )  # fmt: skip
 
 
 def fit(
@@ -255,23 +351,26 @@ def fit(
     pixels: Loaders | None = None,
     score: Callable[[], float] | None = None,
     device: str = "cpu",
-    devices: int = 1,
+    devices: int | str = 1,
     precision: str = "32-true",
     resume: bool = False,
+    log: LogSettings | None = None,
 ) -> History:
     """Train `model` in place and leave it with the weights of the best epoch by `settings.keep`.
 
     encoder: where settings.encoder is not "frozen", the module that turns pixels into what `model` takes, trained in place
     too; `pixels`: the loaders of phase 2 (with "all", `loaders` give pixels already). score: a function that measures the
-    model on the val split, needed to keep by "val_CIDEr-D". devices: processes, one a GPU (on a CPU, processes).
-    `folder` receives history.csv and, while training runs, a checkpoint an epoch; with `resume` a run that was killed goes
-    on from the last whole epoch (the data order depends on seed and epoch alone), otherwise it starts afresh.
+    model on the val split, needed to keep by "val_CIDEr-D". devices: processes, one a GPU (on a CPU, processes), or "auto".
+    `folder` receives history.csv, logs/ and, while training runs, a checkpoint an epoch and every settings.checkpoint_steps;
+    with `resume` a run that was killed goes on from the last one, to the weights of an unbroken run (the data order and
+    dropout depend on seed, epoch and step alone), otherwise it starts afresh.
     """
     if settings.keep == "val_CIDEr-D" and score is None:
         raise InputError("keep='val_CIDEr-D' needs a score function")
+    devices = find_devices(devices, device)
     folder = Path(folder)
     working = folder / "lightning"
-    if not resume:
+    if not resume and first_process():
         shutil.rmtree(working, ignore_errors=True)
     last = working / "last.ckpt"
     history = EpochHistory(folder / "history.csv")
@@ -287,34 +386,38 @@ def fit(
         enable_version_counter=False,
     )
     callbacks: list[Callback] = [ValidationScore("val_CIDEr-D", score)] if score else []
-    callbacks += [history, keeper]
+    callbacks += [history, keeper, LearningRateMonitor("step")]
+    if settings.checkpoint_steps:
+        callbacks.append(StepCheckpoint(last, settings.checkpoint_steps))
     if settings.patience:
-        callbacks.append(EarlyStopping(settings.keep, mode=mode, patience=settings.patience, check_on_train_epoch_end=True))
+        callbacks.append(Patience(settings, mode))
     change = {"frozen": None, "two-phases": settings.unfreeze_epoch, "all": 0}[settings.encoder]
     if change is not None:
         callbacks.append(Unfreeze(change))
+    data = Phases(loaders, pixels, change, settings.accumulate)
     if progress_wanted():
         callbacks.append(TQDMProgressBar(leave=True))
-    # In phase 1 the encoder's parameters are in no loss: DDP must look for them, or it waits for their gradients for ever.
-    strategy = "auto" if devices == 1 else "ddp" if encoder is None else "ddp_find_unused_parameters_true"
     trainer = L.Trainer(
         max_epochs=settings.epochs,
         accelerator="gpu" if device == "cuda" else "cpu",
         devices=devices,
-        strategy=strategy,
+        # In phase 1 the encoder's parameters are in no loss: DDP must look for them, or waits for their gradients for ever.
+        strategy=find_strategy(devices, unused=encoder is not None),
         sync_batchnorm=settings.encoder == "all" and device == "cuda" and devices > 1,
         precision=precision,
         gradient_clip_val=settings.gradient_clip,
+        accumulate_grad_batches=settings.accumulate,
         callbacks=callbacks,
+        plugins=[AtomicCheckpoints()],
         reload_dataloaders_every_n_epochs=0 if pixels is None else 1,  # phase 2 reads others
-        logger=False,
+        logger=make_logger(log or LogSettings(), folder, resume),
+        log_every_n_steps=max(1, min(50, data.steps(1))),  # also of a short epoch
         enable_progress_bar=progress_wanted(),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # CaptionSampler shuffles by seed and epoch, and shares out, itself
     )
     module = CaptioningModule(model, settings, encoder)
-    data = Phases(loaders, pixels, change)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume and last.is_file() else None, weights_only=True)
     except SystemExit as stopped:  # what Lightning makes of Ctrl-C, having switched Ctrl-C off
@@ -323,4 +426,5 @@ def fit(
     best = torch.load(keeper.best_model_path, map_location="cpu", weights_only=True)
     module.load_state_dict(best["state_dict"], strict=False)
     module.to(device).eval()
-    return History(history.table(), best["epoch"])
+    # From the file, for a forked process takes its memory with it.
+    return History(pd.read_csv(history.path, float_precision="round_trip"), best["epoch"])

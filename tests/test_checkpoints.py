@@ -40,7 +40,7 @@ def test_round_trip_gives_the_same_captions(captioner, folder, photos):
 
 
 def test_holds_the_trained_weights_and_nothing_else(captioner, folder):
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     names = set(load_file(folder / "model.safetensors"))
     assert names == {f"clip_project.{name}" for name, _ in captioner.model.clip_project.named_parameters()}
     assert json.loads((folder / "config.json").read_text())["clip"]["name"][0] != "/", "no absolute paths"
@@ -188,7 +188,7 @@ def decoder_folder(resnet_file, bert_folder, tmp_path):
 
 
 def test_a_decoder_brings_its_tokenizer_along(decoder_folder, photos):
-    assert {path.name for path in decoder_folder.iterdir()} == {"model.safetensors", "config.json", "tokenizer"}
+    assert {path.name for path in decoder_folder.iterdir()} == {"model.safetensors", "config.json", "README.md", "tokenizer"}
     captioner = load_captioner(decoder_folder)
     assert type(captioner.model) is DecoderCaptioner
     assert len(captioner.caption([next((photos / "Images").iterdir())], max_new_tokens=5)) == 1
@@ -208,3 +208,55 @@ def test_a_decoder_without_its_tokenizer(decoder_folder, gpt2_folder):
 def test_a_decoder_with_a_clip_that_has_no_grid(decoder_folder, clip_file):
     with pytest.raises(InputError, match=r"takes image vectors of 128 numbers, .* gives no grid"):
         load_captioner(decoder_folder, clip=str(clip_file))
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [({"tuning": "all"}, lambda name: True),
+     ({"tuning": "blocks", "frozen_blocks": 1}, lambda name: name.startswith(("transformer.h.1.", "transformer.ln_f."))),
+     ({"tuning": "lora", "lora_rank": 2}, lambda name: ".lora_" in name)],
+    ids=["all", "blocks", "lora"],
+)  # fmt: skip
+def test_of_a_tuned_language_model_only_what_trained_is_kept(captioner, gpt2_folder, photos, tmp_path, options, kept):
+    torch.manual_seed(0)
+    model = ClipCap.build(captioner.encoder.dim, load_language_model(gpt2_folder), mapping="mlp", prefix_length=4, **options)
+    with torch.no_grad():  # as if it had trained
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    tuned = Captioner(captioner.encoder, captioner.tokens, model.eval(), captioner.config)
+    folder = save_captioner(tuned, tmp_path / "tuned")
+    names = {name for name in load_file(folder / "model.safetensors") if name.startswith("gpt.")}
+    every = {name for name, _ in model.named_parameters() if name.startswith("gpt.")}  # tied weights stand here once
+    assert names == {name for name in every if kept(name.removeprefix("gpt."))}
+    assert "gpt.lm_head.weight" not in names
+    again = load_captioner(folder)
+    inputs = torch.randn(2, 5, 64)
+    with torch.no_grad():
+        assert torch.equal(again.model.gpt(inputs_embeds=inputs).logits, model.gpt(inputs_embeds=inputs).logits)
+    pictures = sorted((photos / "Images").iterdir())[:3]
+    assert again.caption(pictures, max_new_tokens=6) == tuned.caption(pictures, max_new_tokens=6)
+
+
+def test_a_captioner_that_looks_at_the_grid(resnet_file, clip_file, gpt2_folder, photos, tmp_path):
+    encoder, tokens = load_clip(resnet_file), load_tokens(gpt2_folder)
+    model = ClipCap.build(encoder.dim, load_language_model(gpt2_folder), mapping="cross-attention",
+                          grid_dim=encoder.grid[1], layers=1, heads=2)  # fmt: skip
+    names = {"clip": str(resnet_file), "language_model": str(gpt2_folder)}
+    captioner = Captioner(encoder, tokens, model, names)
+    folder = save_captioner(captioner, tmp_path / "grid")
+    pictures = sorted((photos / "Images").iterdir())[:2]
+    assert load_captioner(folder).caption(pictures, max_new_tokens=5) == captioner.caption(pictures, max_new_tokens=5)
+    with pytest.raises(InputError, match=r"takes image vectors of 128 numbers, .* gives no grid"):
+        load_captioner(folder, clip=str(clip_file))
+
+
+def test_config_of_before_there_were_choices(captioner, folder, photos):
+    """The fields that ClipCapConfig had at first are enough: what came later has defaults."""
+    old = ("image_dim", "width", "prefix_length", "clip_length", "layers", "heads", "mlp_ratio")
+    config = json.loads((folder / "config.json").read_text())
+    change(folder, model={name: config["model"][name] for name in old})
+    pictures = sorted((photos / "Images").iterdir())[:2]
+    again = load_captioner(folder)
+    assert again.model.config == captioner.model.config
+    assert again.caption(pictures, max_new_tokens=6) == captioner.caption(pictures, max_new_tokens=6)

@@ -142,3 +142,109 @@ def test_what_does_not_fit_is_refused_with_both_numbers(model, gpt2_folder, batc
         ClipCap.build(E, load_language_model(gpt2_folder), heads=7)
     with pytest.raises(InputError, match=r"prefix of 3 \+ 62 .* 64 positions"):
         model.generate(torch.randn(1, E), eos=tokens.eos, max_new_tokens=62)
+
+
+def test_cross_attention_takes_grid_and_pooled_vector(gpt2_folder, batch, tokens):
+    language_model = load_language_model(gpt2_folder)
+    sizes = {"prefix_length": 3, "layers": 1, "heads": 2}
+    model = ClipCap.build(E, language_model, mapping="cross-attention", grid_dim=12, **sizes)
+    image = {"grid": torch.randn(3, 4, 12), "pooled": batch["image"]}
+    assert model.sees == "grid" and model.loss(image, batch["tokens"], batch["mask"]) > 0
+    assert len(model.generate(image, eos=tokens.eos, max_new_tokens=4)) == 3
+    with pytest.raises(InputError, match=r"mapping='cross-attention' takes \{\"grid\".*not Tensor"):
+        model.prefix(batch["image"])
+    with pytest.raises(InputError, match="12 channels, this CLIP gives 13"):
+        model.prefix({"grid": torch.randn(3, 4, 13), "pooled": batch["image"]})
+    pooled = ClipCap.build(E, language_model, mapping="cross-attention-pooled", **sizes)
+    assert pooled.sees == "pooled" and pooled.prefix(batch["image"]).shape == (3, 3, 64)
+    with pytest.raises(InputError, match="takes CLIP vectors"):
+        pooled.prefix(image)
+
+
+def test_normalised_vectors_have_no_length(gpt2_folder, batch):
+    model = ClipCap.build(E, load_language_model(gpt2_folder), mapping="linear", normalize=True)
+    torch.testing.assert_close(model.prefix(5 * batch["image"]), model.prefix(batch["image"]))
+    torch.testing.assert_close(model.prefix(batch["image"]), model.clip_project(F.normalize(batch["image"], dim=-1)))
+
+
+def tuned(gpt2_folder, **options) -> ClipCap:
+    torch.manual_seed(1)
+    return ClipCap.build(E, load_language_model(gpt2_folder), mapping="mlp", prefix_length=3, **options)
+
+
+def learning(model: ClipCap) -> set[str]:
+    return {name.removeprefix("gpt.") for name, p in model.named_parameters() if p.requires_grad and name[:4] == "gpt."}
+
+
+def test_what_trains_is_what_was_asked_for(gpt2_folder):
+    every = {name for name, _ in load_language_model(gpt2_folder).named_parameters()}
+    assert learning(tuned(gpt2_folder)) == set()
+    assert learning(tuned(gpt2_folder, tuning="all")) == every
+    last = {name for name in every if name.startswith(("transformer.h.1.", "transformer.ln_f."))}
+    assert learning(tuned(gpt2_folder, tuning="blocks", frozen_blocks=1)) == last
+    lora = learning(tuned(gpt2_folder, tuning="lora", lora_rank=4))
+    assert len(lora) == 2 * 2 and all(".lora_" in name for name in lora)  # two blocks, two matrices each
+    with pytest.raises(InputError, match="frozen_blocks=3: the language model has 2 blocks"):
+        tuned(gpt2_folder, tuning="blocks", frozen_blocks=3)
+
+
+@pytest.mark.parametrize("options", [{"tuning": "all"}, {"tuning": "blocks", "frozen_blocks": 1}, {"tuning": "lora"}])
+def test_a_tuned_model_learns_there_and_nowhere_else(gpt2_folder, batch, options):
+    model = tuned(gpt2_folder, **options)
+    trains = learning(model)
+    before = {name: value.clone() for name, value in model.gpt.named_parameters()}
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)
+    model.train()
+    for _ in range(2):  # in the first step LoRA's A has no gradient, for its B is still zero
+        optimizer.zero_grad()
+        model.loss(**batch).backward()
+        optimizer.step()
+    changed = {name for name, value in model.gpt.named_parameters() if not torch.equal(value, before[name])}
+    assert changed == trains
+    assert all(p.grad is None for p in model.gpt.parameters() if not p.requires_grad)
+
+
+def test_dropout_follows_train_where_the_language_model_learns(gpt2_folder):
+    for options in ({"tuning": "all"}, {"tuning": "blocks"}, {"tuning": "lora"}):
+        model = tuned(gpt2_folder, **options)
+        assert not model.gpt.training
+        assert model.train().gpt.transformer.drop.training and not model.eval().gpt.transformer.drop.training
+
+
+def test_lora_begins_as_the_model_it_adapts(gpt2_folder, batch):
+    plain, adapted = tuned(gpt2_folder).eval(), tuned(gpt2_folder, tuning="lora").eval()
+    torch.testing.assert_close(adapted.loss(**batch), plain.loss(**batch))
+
+
+def test_lora_without_peft_says_how_to_get_it(gpt2_folder, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "peft", None)
+    with pytest.raises(InputError, match="pip install peft"):
+        tuned(gpt2_folder, tuning="lora")
+
+
+def test_prompt_stands_between_prefix_and_caption(model, tokens):
+    model.eval()
+    image, prompt = torch.randn(2, E), torch.tensor(tokens.encode("A blue"))
+    ids = model.generate(image, eos=tokens.eos, prompt=prompt, max_new_tokens=6, do_sample=False)
+    for row in range(2):
+        inputs = torch.cat([model.clip_project(image[row : row + 1]), model.gpt.transformer.wte(prompt)[None]], dim=1)
+        words = []
+        while len(words) < 6 and tokens.eos not in words:
+            words.append(int(model.gpt(inputs_embeds=inputs).logits[0, -1].argmax()))
+            inputs = torch.cat([inputs, model.gpt.transformer.wte(torch.tensor([[words[-1]]]))], dim=1)
+        assert ids[row, : len(words)].tolist() == words
+    none = torch.tensor([], dtype=torch.long)
+    plain = model.generate(image, eos=tokens.eos, max_new_tokens=6)
+    assert torch.equal(model.generate(image, eos=tokens.eos, prompt=none, max_new_tokens=6), plain)
+    beams = model.generate(image, eos=tokens.eos, prompt=prompt, max_new_tokens=6, num_beams=3, num_return_sequences=2)
+    assert beams.shape[0] == 4 and beams.shape[1] <= 6
+
+
+def test_prompts_that_do_not_fit(model, tokens):
+    image = torch.randn(1, E)
+    with pytest.raises(InputError, match=r"prefix of 3 \+ prompt of 22 \+ 40 .* 64 positions.* to 39"):
+        model.generate(image, eos=tokens.eos, prompt=torch.ones(22, dtype=torch.long))
+    with pytest.raises(InputError, match=r"shape \(P,\), not \(1, 2\)"):
+        model.generate(image, eos=tokens.eos, prompt=torch.ones(1, 2, dtype=torch.long))
+    with pytest.raises(InputError, match=r"prompt holds the id 50000, the language model has \d+ tokens"):
+        model.generate(image, eos=tokens.eos, prompt=torch.tensor([50_000]))

@@ -75,6 +75,19 @@ def test_caption_prints_one_line_a_picture(trained, photos, capsys):
                          "1.5", "--max_new_tokens", "5"]) == 0
 
 
+def test_several_captions_are_a_line_each(trained_decoder, photos, capsys):
+    pictures = [str(path) for path in sorted((photos / "Images").iterdir())[:2]]
+    arguments = ["-f", *pictures, "--checkpoint", str(trained_decoder / "checkpoint"), "--max_new_tokens", "6"]
+    for dash in ("-", "_"):
+        options = ["--num_return", "3", "--no_repeat_ngram", "2", "--min_new_tokens", "2"]
+        spelled = [option.replace("_", dash) for option in options]
+        assert caption.main([*arguments, *spelled, "--prompt", "a red dog"]) == 0
+        out, err = capsys.readouterr()
+        lines = [line.split("\t") for line in out.splitlines()]
+        assert sorted({name for name, _ in lines}) == pictures and len(lines) == 6 and not err
+        assert len({tuple(line) for line in lines}) == 6 and all(text.startswith("a red dog") for _, text in lines)
+
+
 def test_shipped_captioner_says_what_it_was_trained_on(photos, capsys):
     assert caption.main(["-f", str(next((photos / "Images").iterdir()))]) == 0
     out, err = capsys.readouterr()
@@ -95,7 +108,9 @@ def test_a_broken_picture_does_not_stop_the_others(trained, photos, tmp_path, ca
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [(["--checkpoint", "nowhere"], "nowhere does not exist"), (["--beams", "3", "--top_p", "0.5"], "exclude each other"),
-     (["--temperature", "0"], "temperature must be above 0")],
+     (["--temperature", "0"], "temperature must be above 0"), (["--num-return", "0"], "num_return must be at least 1"),
+     (["--no-repeat-ngram", "-1"], "no_repeat_ngram must be at least 0"),
+     (["--min-new-tokens", "41"], "min_new_tokens must lie between 0 and max_new_tokens=40")],
 )
 def test_caption_errors_are_one_line(arguments, message, capsys):
     assert caption.main(["-f", "a.jpg", *arguments]) == 2

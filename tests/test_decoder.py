@@ -230,6 +230,26 @@ def test_a_batch_equals_one_picture_at_a_time(model, num_beams):
         assert together[n, : alone.shape[1]].tolist() == alone[0].tolist()
 
 
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_captions_go_on_from_a_prompt(model, num_beams):
+    """A prompt is read after the start token, is not returned, and its tokens count among the positions."""
+    image, prompt = pictures(3), torch.tensor([7, 8, 9])
+    limits = {"eos": EOS, "max_new_tokens": 10, "num_beams": num_beams}
+    ids = model.generate(image, prompt=prompt, **limits)
+    free = model.generate(image, **limits)
+    assert ids.tolist() != free.tolist()
+    assert torch.equal(model.generate(image, prompt=prompt[:0], **limits), free)
+    if num_beams == 1:  # the same words as when the whole caption so far is read anew each time
+        for t in range(ids.shape[1]):
+            read = torch.cat([torch.full((3, 1), SMALL.bos), prompt.expand(3, -1), ids[:, :t]], dim=1)
+            best = model.step(read, model.start(image))[0].argmax(dim=-1)
+            undone = (ids[:, :t] != EOS).all(dim=1)
+            assert torch.equal(best[undone], ids[undone, t])
+    assert model.generate(image, prompt=prompt, **limits | {"max_new_tokens": 13}).shape[1] <= 13
+    with pytest.raises(InputError, match=r"17 caption tokens exceed the decoder's 16 positions.*a prompt's tokens included"):
+        model.generate(image, prompt=prompt, **limits | {"max_new_tokens": 14})
+
+
 def test_scores_are_what_the_model_gives_the_caption(model):
     """Read again with teacher forcing, each hypothesis has the score that beam search says."""
     image = pictures(2)

@@ -124,7 +124,7 @@ def test_the_rates_rise_and_fall_as_a_cosine():
 
 def test_the_best_epoch_by_cider_is_kept_and_patience_ends_the_run(run, captions, monkeypatch):
     scores = iter([0.5, 0.9, 0.7, 0.6, 1.0])
-    monkeypatch.setattr("helpers.recipes._cider", lambda *_: next(scores))
+    monkeypatch.setattr("helpers.recipes._cider", lambda *_, **__: next(scores))
     settings = replaced(encoder="frozen", keep="val_CIDEr-D", epochs=5, patience=2)
     captioner, history = train_decoder(run, captions, settings, run.output_dir, **SIZES)
     assert history.best_epoch == 1 and list(history.epochs["val_CIDEr-D"]) == pytest.approx([0.5, 0.9, 0.7, 0.6])

@@ -96,3 +96,8 @@ def test_mirror_flips_the_columns_of_each_picture():
     pixels = torch.arange(24).reshape(2, 3, 1, 4)
     assert mirror(pixels)[0, 0, 0].tolist() == [3, 2, 1, 0]
     assert torch.equal(mirror(mirror(pixels)), pixels)
+
+
+@pytest.mark.parametrize("caption", ["the right tool for it", "all that is left of the cake", "a man eats the left over food"])
+def test_what_is_proper_or_remaining_is_no_side(caption):
+    assert mirror_words(caption) == caption

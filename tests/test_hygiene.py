@@ -18,7 +18,11 @@ BASE = {"errors", "files", "environment", "hub"}
 ALLOWED = {
     "data": BASE | {"data"},
     "models": BASE | {"models"},
-    "training": BASE,
+    "training": BASE | {"settings"},
+    "settings": BASE,
+    "model_card": set(),
+    "memory": BASE,
+    "share": BASE | {"captioner", "checkpoints", "model_card"},
     "java": BASE,
     "scorers": BASE | {"java"},
     "metrics": BASE | {"java", "scorers"},
@@ -26,7 +30,8 @@ ALLOWED = {
     "figures": BASE | {"data"},  # it opens pictures
     "overlays": BASE | {"data", "figures", "captioner"},
     "captioner": BASE | {"data"},
-    "checkpoints": BASE | {"data", "models", "captioner"},
+    "original_clipcap": BASE | {"data"},
+    "checkpoints": BASE | {"data", "models", "captioner", "original_clipcap", "model_card"},
 }
 
 

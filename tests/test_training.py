@@ -94,7 +94,8 @@ def test_the_best_epoch_is_kept(dataset, tokens, tmp_path):
 def test_history_is_written(dataset, tokens, gpt2_folder, tmp_path):
     _, history = run(dataset, tokens, gpt2_folder, tmp_path)
     written = pd.read_csv(tmp_path / "history.csv")
-    assert list(written.columns) == ["epoch", "train_loss", "val_loss", "learning_rate"] and len(written) == SETTINGS.epochs
+    assert list(written.columns) == ["epoch", "step", "train_loss", "val_loss", "learning_rate"]
+    assert len(written) == SETTINGS.epochs
     assert history.epochs["train_loss"].iloc[-1] < history.epochs["train_loss"].iloc[0]
 
 

@@ -108,14 +108,16 @@ class CaptionSampler(Sampler[Item]):
     def __len__(self) -> int:
         counts = self.dataset.captions
         total = len(counts) if self.captions == "random" else sum(len(captions) for captions in counts)
-        rank, world = _rank_and_world()
-        return len(range(rank, total, world)) if self.captions == "ordered" else total // world
+        _, world = _rank_and_world()
+        return -(-total // world) if self.captions == "ordered" else total // world
 
     def __iter__(self) -> Iterator[Item]:
         counts = [len(captions) for captions in self.dataset.captions]
         rank, world = _rank_and_world()
         if self.captions == "ordered":
-            return iter([Item(i, j) for i, count in enumerate(counts) for j in range(count)][rank::world])
+            items = [Item(i, j) for i, count in enumerate(counts) for j in range(count)]
+            items += items[: -len(items) % world]  # some twice, so that no process has a batch more than the others
+            return iter(items[rank::world])
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         if self.captions == "random":
             draws = torch.rand(len(counts), generator=generator)
@@ -130,7 +132,8 @@ class CaptionSampler(Sampler[Item]):
         if self.dataset.mirrored is not None:
             mirrored = (torch.rand(len(counts), generator=generator) < 0.5).tolist()
         items = [Item(*pairs[k], mirrored[pairs[k][0]]) for k in order]
-        return iter(items[rank : len(items) // world * world : world])  # equal shares: no process waits for another
+        share = len(items) // world  # equal ones: no process waits for another; and no picture is opened by two
+        return iter(items[rank * share : (rank + 1) * share])
 
 
 def _rank_and_world() -> tuple[int, int]:

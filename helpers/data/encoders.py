@@ -133,10 +133,6 @@ class LearningEncoder(nn.Module):
         with torch.set_grad_enabled(self.learning and torch.is_grad_enabled()):
             return grid_and_pooled(self.visual, pixels)
 
-    def learned(self) -> dict[str, Tensor]:
-        """Parameters, and BatchNorm statistics, that differ from CLIP's own file once it has learned."""
-        return {name: value for name, value in self.visual.state_dict().items() if name.startswith(self.parts)}
-
 
 def load_clip(name: str | Path, device: str = "cpu") -> ClipEncoder:
     """CLIP by a name of the clip package ("ViT-B/32") or from a file.

@@ -55,18 +55,18 @@ class Features:
     def take(self, images: Sequence[str]) -> np.ndarray:
         """The pooled vectors of `images`, in that order, as fp32. (N, E)"""
         cells = 0 if self.grid is None else self.grid[0] * self.grid[1]
-        return self._rows(images)[:, cells:]
+        return np.asarray(self.array[:, cells:][self._rows(images)], dtype=np.float32)
 
     def batch(self, images: Sequence[str]) -> Tensor | dict[str, Tensor]:
         """What a captioner takes: the pooled vectors (N, E), or {"grid": (N, M, C), "pooled": (N, E)}. fp32."""
-        rows = torch.from_numpy(self._rows(images))
+        rows = torch.from_numpy(np.asarray(self.array[self._rows(images)], dtype=np.float32))
         if self.grid is None:
             return rows
         cells = self.grid[0] * self.grid[1]
         return {"grid": rows[:, :cells].view(-1, *self.grid), "pooled": rows[:, cells:]}
 
-    def _rows(self, images: Sequence[str]) -> np.ndarray:
-        return np.asarray(self.array[[self.rows[image] for image in images]], dtype=np.float32)
+    def _rows(self, images: Sequence[str]) -> list[int]:
+        return [self.rows[image] for image in images]
 
 
 class Pictures:
@@ -167,8 +167,8 @@ def _check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(
-            f"the features take {needed / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB free: make room, "
-            "use fewer pictures (--limit), or let the encoder learn (--encoder all), which keeps no features"
+            f"the features take {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free: make room, use fewer "
+            "pictures (--limit), or leave the mirrored ones out (--no-mirrored)"
         )
 
 

@@ -30,10 +30,12 @@ _MOVE = "look|gaz|stare|staring|glanc|fac|point|lean|head|walk|run|jump|rid"
 _RULES = [
     (names_a_side, re.compile(rule, re.IGNORECASE))
     for names_a_side, rule in (
-        (False, r"<>[- ](angle|time|moment|way|size|of way|side up|side by side|hand in hand)|(?<!the )<> (now|away)\b"),
+        (False, r"<>[- ](angle|time|moment|way|size|tool|over|track|of way|side up|side by side|hand in hand)"),
+        (False, r"(?<!the )<> (now|away)\b"),
         (True, rf"<>(most|wards?)|<>[- ]((front|hind|back) )?({_BODY}|{_PLACE})(s|ed|ers?)?\b"),
         (True, r"<>[- ](and|or|to)[- ](the )?(left|right)\b|\b(left|right)[- ](and|or|to)[- ](the )?<>"),
-        (False, r"\b(has|have|had|having|been|being|nothing|anything|what is|all) <>|\bto <> (the|an?|his|her|its|their)\b"),
+        (False, r"\b(has|have|had|having|been|being|nothing|anything|(what|that) is|all) <>"),
+        (False, r"\bto <> (the|an?|his|her|its|their)\b"),
         (True, r"\b(the|an?|his|her|its|their|on|at|to|upper|lower|top|bottom|far|cent(er|re)) <>(?!-)|\bfrom <>$"),
         (True, r"\b(turn|swerv|veer)\w* <>(?! (around|back)\b)"),
         (False, r"<> (behind|beside|next|before|after|in front|alongside|outside|alone|here|there|where|the|an?|his|her)\b"),

@@ -280,19 +280,41 @@ class DecoderCaptioner(nn.Module):
 
     @torch.no_grad()
     def hypotheses(
-        self, image: Mapping[str, Tensor], *, eos: int, max_new_tokens: int = 40, **decoding: object
+        self,
+        image: Mapping[str, Tensor],
+        *,
+        eos: int,
+        max_new_tokens: int = 40,
+        prompt: Tensor | None = None,
+        **decoding: object,
     ) -> Hypotheses:
-        """Ids (B, R, T) and scores (B, R). `decoding`: options of decoding.decode (num_beams; do_sample, top_p; ...)."""
-        self._check_length(max_new_tokens)
-        cache = self.start(image)
-        prompt = torch.full((len(image["pooled"]), 1), self.config.bos, device=image["pooled"].device)  # (B, 1)
-        return decode(self.step, prompt, cache, eos=eos, max_new_tokens=max_new_tokens, **decoding)
+        """Ids (B, R, T) and scores (B, R). `decoding`: options of decoding.decode (num_beams; do_sample, top_p; ...).
+
+        prompt (P,): ids that every caption begins with. They are read after the start token and are not returned.
+        """
+        device = image["pooled"].device
+        first = torch.tensor([self.config.bos], device=device)
+        if prompt is not None:
+            first = torch.cat([first, prompt.to(device)])  # (1+P,)
+        self._check_length(len(first) - 1 + max_new_tokens)
+        first = first.expand(len(image["pooled"]), -1)  # (B, 1+P)
+        return decode(self.step, first, self.start(image), eos=eos, max_new_tokens=max_new_tokens, **decoding)
 
     def generate(
-        self, image: Mapping[str, Tensor], *, eos: int, max_new_tokens: int = 40, **decoding: object
+        self,
+        image: Mapping[str, Tensor],
+        *,
+        eos: int,
+        max_new_tokens: int = 40,
+        prompt: Tensor | None = None,
+        **decoding: object,
     ) -> Tensor:
-        """Token ids (B, T), ended by `eos` and filled up with it; (B * R, T) with num_return_sequences=R. In eval mode."""
-        return self.hypotheses(image, eos=eos, max_new_tokens=max_new_tokens, **decoding).ids.flatten(0, 1)
+        """Token ids (B, T), ended by `eos` and filled up with it; (B * R, T) with num_return_sequences=R. In eval mode.
+
+        `prompt` and `decoding` as in `hypotheses`.
+        """
+        found = self.hypotheses(image, eos=eos, max_new_tokens=max_new_tokens, prompt=prompt, **decoding)
+        return found.ids.flatten(0, 1)
 
     def _shift(self, tokens: Tensor) -> Tensor:
         """What is read when `tokens` are to be predicted: the start token, then all but the last."""
@@ -302,7 +324,7 @@ class DecoderCaptioner(nn.Module):
         if length > self.config.positions:
             raise InputError(
                 f"{length} caption tokens exceed the decoder's {self.config.positions} positions: shorten the captions "
-                f"(max_new_tokens, max_tokens) to {self.config.positions}"
+                f"(max_new_tokens, max_tokens) to {self.config.positions}, a prompt's tokens included"
             )
 
 
