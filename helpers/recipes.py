@@ -23,6 +23,7 @@ from helpers.environment import Run, seed_everything
 from helpers.errors import InputError
 from helpers.hub import load_language_model
 from helpers.java import ensure_java
+from helpers.memory import training_memory
 from helpers.models.clipcap import ClipCap
 from helpers.models.decoder import DecoderCaptioner, DecoderConfig
 from helpers.settings import LogSettings, TrainSettings
@@ -180,6 +181,11 @@ def _train(
             raise InputError("CIDEr-D of a single picture is always 0: give more validation pictures, or --keep val_loss")
         ensure_java()  # not only when the first epoch is over
         score = lambda: _cider(captions, captioner, source, changed=bool(live and live.learning))  # noqa: E731
+    if first_process():
+        length = min(settings.max_tokens, 40)  # people's longest captions
+        memory = training_memory(captioner.model, settings.batch_size, length, bytes_per_number=run.precision)
+        beside = "" if live is None else ", CLIP's own beside"
+        print(f"memory of a training step, counted for captions of {length} tokens: {memory.total / 1e9:.2f} GB{beside}")
     start = time.perf_counter()
     history = fit(
         captioner.model, loaders, settings, folder, encoder=live, pixels=later, score=score, device=run.device,

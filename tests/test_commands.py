@@ -1,6 +1,7 @@
 """The command line as a user meets it: trains, captions, explains itself, refuses what is broken."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -57,6 +58,13 @@ def test_train_decoder_says_why_not(photos, clip_file, bert_folder, capsys, tmp_
     assert "is a ViT: give RN50 (--clip)" in capsys.readouterr().err
     assert train.main([*arguments, "--epochs", "2", "--unfreeze-epoch", "5"]) == 2
     assert "unfreeze_epoch=5: there are only epochs 0 to 1" in capsys.readouterr().err
+
+
+def test_train_says_how_much_memory_a_step_takes(photos, clip_file, gpt2_folder, tmp_path, capsys):
+    train.main(["clipcap", "--dataset", "flickr8k", "--data-dir", str(photos), "--clip", str(clip_file), "--language-model",
+                str(gpt2_folder), "--epochs", "1", "--layers", "1", "--heads", "2", "--out", str(tmp_path)])
+    found = re.search(r"memory of a training step, .* captions of 40 tokens: (\d+\.\d\d) GB\n", capsys.readouterr().out)
+    assert 0 < float(found[1]) < 1
 
 
 def test_train_writes_a_checkpoint_and_its_history(trained):
