@@ -363,7 +363,8 @@ def test_an_interrupted_call_leaves_what_was_there_before(tmp_path, monkeypatch,
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to send")
 def test_ctrl_c_while_several_processes_draw_leaves_nothing(tmp_path):
-    code = f"from helpers.data.scenes import make_scenes; make_scenes({str(tmp_path / 'scenes')!r}, workers=2)"
+    code = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored where tests run behind a &
+            f"from helpers.data.scenes import make_scenes; make_scenes({str(tmp_path / 'scenes')!r}, workers=2)")
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE)
     while len(list(tmp_path.glob(".scenes.*/Images/*.jpg"))) < 3:
         assert process.poll() is None, process.stderr.read()
