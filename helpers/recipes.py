@@ -19,6 +19,7 @@ from helpers.data.datasets import Captions
 from helpers.data.encoders import LearningEncoder, load_clip
 from helpers.data.features import Features, Pictures, cached_features
 from helpers.data.tokens import load_tokens
+from helpers.devices import find_devices, first_process
 from helpers.environment import Run, seed_everything
 from helpers.errors import InputError
 from helpers.hub import load_language_model
@@ -27,7 +28,7 @@ from helpers.memory import training_memory
 from helpers.models.clipcap import ClipCap
 from helpers.models.decoder import DecoderCaptioner, DecoderConfig
 from helpers.settings import LogSettings, TrainSettings
-from helpers.training import History, Loaders, find_devices, first_process, fit
+from helpers.training import History, Loaders, fit
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader

@@ -41,8 +41,8 @@ def _train(options: dict) -> int:
     run = setup(f"train_{system}", system=system, **{name: options.get(name) for name in where})
     from helpers import recipes
     from helpers.data.datasets import load_captions
+    from helpers.devices import find_devices
     from helpers.models import clipcap, decoder
-    from helpers.training import find_devices
 
     train, counted = {
         "clipcap": (recipes.train_clipcap, clipcap.count_parameters),

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import secrets
 import shutil
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -23,14 +20,16 @@ import lightning as L
 import pandas as pd
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
+from helpers.callbacks import EpochHistory, Patience, StepCheckpoint, Unfreeze, ValidationScore
+from helpers.devices import find_devices, find_strategy, first_process
 from helpers.environment import progress_wanted
 from helpers.errors import InputError
 from helpers.files import atomic_path
+from helpers.loggers import make_logger
 from helpers.settings import CHOICES as CHOICES
 from helpers.settings import LogSettings, TrainSettings
 
@@ -194,151 +193,12 @@ class RestOfEpoch(Sampler):
         return islice(self.batches, self.seen if self.sampler.epoch == self.epoch else 0, None)
 
 
-class Unfreeze(Callback):
-    """Phase 2: from `epoch` on the encoder learns too.
-
-    Nothing but a switch, for its parameters have wanted gradients, and stood in the optimizer, all the time. The usual way
-    (Lightning's BaseFinetuning: set requires_grad, add a group) goes wrong with several processes: DDP registers at the
-    start which gradients it averages, and those that come later stay each process's own, without a word.
-    """
-
-    def __init__(self, epoch: int):
-        self.epoch = epoch
-
-    def on_train_start(self, trainer: L.Trainer, module: CaptioningModule) -> None:
-        self.on_train_epoch_start(trainer, module)  # which Lightning leaves out where it resumes in the middle of an epoch
-
-    def on_train_epoch_start(self, trainer: L.Trainer, module: CaptioningModule) -> None:
-        module.encoder.learning = trainer.current_epoch >= self.epoch
-
-
-class Patience(EarlyStopping):
-    """Stops after `patience` epochs without a better one; never before the second phase of two has had its turn."""
-
-    def __init__(self, settings: TrainSettings, mode: str):
-        super().__init__(settings.keep, mode=mode, patience=settings.patience, check_on_train_epoch_end=True)
-        self.start = settings.unfreeze_epoch if settings.encoder == "two-phases" else 0
-
-    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if trainer.current_epoch >= self.start:
-            super().on_train_epoch_end(trainer, module)
-
-
-class ValidationScore(Callback):
-    """After each epoch `score()`, made by the captioner as a user would run it, is logged as `name`."""
-
-    def __init__(self, name: str, score: Callable[[], float]):
-        self.name, self.score = name, score
-
-    def on_validation_epoch_end(self, trainer: L.Trainer, module: CaptioningModule) -> None:
-        value = self.score() if trainer.is_global_zero else 0.0
-        module.log(self.name, trainer.strategy.broadcast(value), prog_bar=True)
-
-
-class StepCheckpoint(Callback):
-    """Every `every` steps the state of the run goes to `path`, as it does after every epoch."""
-
-    def __init__(self, path: Path, every: int):
-        self.path, self.every = path, every
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: CaptioningModule, outputs: object, batch: dict, number: int
-    ) -> None:
-        # Not between the batches of a step, whose gradients no checkpoint holds. And not after an epoch's last step, for the
-        # checkpoint of the epoch follows at once, after the validation that Lightning would leave out if it resumed here.
-        between = (number + 1) % trainer.accumulate_grad_batches
-        if trainer.global_step % self.every == 0 and not between and not trainer.is_last_batch:
-            trainer.save_checkpoint(self.path)
-
-
 class AtomicCheckpoints(TorchCheckpointIO):
     """Checkpoints that are whole or absent: Lightning's own go through /tmp, from where moving may be copying."""
 
     def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: object = None) -> None:
         with atomic_path(path) as temporary:
             torch.save(checkpoint, temporary)
-
-
-class EpochHistory(Callback):
-    """One row an epoch, written to history.csv as training goes; kept in the checkpoints, so that a resumed run has all.
-
-    Columns: epoch, step (optimizer steps so far), train_loss, val_loss, the validation score where one is computed, and the
-    learning rates after the epoch.
-    The train_loss of an epoch that was resumed in its middle is the mean of what came after; all else is as if unbroken.
-    """
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.rows: list[dict[str, float]] = []
-
-    def on_train_epoch_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
-        metrics = trainer.callback_metrics
-        scores = {name: float(metrics[name]) for name in ("train_loss", "val_loss", "val_CIDEr-D") if name in metrics}
-        rates = {group["name"]: group["lr"] for group in trainer.optimizers[0].param_groups}
-        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **scores, **rates})
-        if trainer.is_global_zero:
-            with atomic_path(self.path) as temporary:
-                pd.DataFrame(self.rows).to_csv(temporary, index=False)
-
-    def state_dict(self) -> dict:
-        return {"rows": self.rows}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.rows = state["rows"]
-
-
-def first_process() -> bool:
-    """Whether this process is the one that writes and prints: the only one, or the first of those that train together."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
-
-
-def find_devices(devices: int | str, device: str) -> int:
-    """How many processes train together: `devices`, or with "auto" as many as there are GPUs. Raises InputError."""
-    there = torch.cuda.device_count() if device == "cuda" else None
-    wanted = (there or 1) if devices == "auto" else devices
-    if not str(wanted).isdigit() or int(wanted) < 1:
-        raise InputError(f"devices={devices!r}: give a number from 1 on, or auto")
-    count = int(wanted)
-    if there is not None and count > there:
-        raise InputError(f"devices={devices}: the number of GPUs here is {there}; auto takes all")
-    if count > 1 and in_notebook() and torch.cuda.is_initialized():
-        raise InputError(f"devices={devices}: this notebook's process has used a GPU already, and then no other can be forked "
-                         f"from it. Run `!python -m helpers.train SYSTEM --devices {count}` in a cell, or give devices=1")
-    return count
-
-
-def in_notebook() -> bool:
-    """Whether a Jupyter kernel runs this code."""
-    ipython = sys.modules.get("IPython")
-    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
-
-
-def find_strategy(devices: int, unused: bool) -> str:
-    """Lightning's name for how processes work together. unused: some parameters are in no loss for a while."""
-    if devices == 1:
-        return "auto"
-    # A notebook cannot be started a second time, as a script is: it is forked.
-    return ("ddp_notebook" if in_notebook() else "ddp") + ("_find_unused_parameters_true" if unused else "")
-
-
-def make_logger(log: LogSettings, folder: Path, resume: bool = False) -> Logger:
-    """The logger asked for, writing to `folder`/logs. Every start of a run has its own version there, nothing is replaced."""
-    if log.logger == "csv":
-        return CSVLogger(folder, name="logs")
-    from lightning.pytorch import loggers
-
-    if log.logger == "tensorboard":
-        return loggers.TensorBoardLogger(folder, name="logs", default_hp_metric=False)
-    os.environ.setdefault("WANDB_SILENT", "true")
-    known = folder / "logs" / "wandb_id"  # a resumed run goes on in the same curve
-    run_id = known.read_text() if resume and known.is_file() else secrets.token_hex(4)
-    if first_process():
-        with atomic_path(known) as temporary:
-            temporary.write_text(run_id)
-    return loggers.WandbLogger(
-        project=log.project_name, entity=log.entity, name=log.exp_name, version=run_id, resume="allow",
-        offline=log.offline, save_dir=folder / "logs",
-    )  # fmt: skip
 
 
 def fit(

@@ -18,7 +18,10 @@ BASE = {"errors", "files", "environment", "hub"}
 ALLOWED = {
     "data": BASE | {"data"},
     "models": BASE | {"models"},
-    "training": BASE | {"settings"},
+    "training": BASE | {"settings", "callbacks", "devices", "loggers"},
+    "callbacks": BASE | {"settings", "training"},  # training: for its types only
+    "devices": BASE,
+    "loggers": BASE | {"settings", "devices"},
     "settings": BASE,
     "model_card": set(),
     "memory": BASE,

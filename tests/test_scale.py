@@ -17,10 +17,12 @@ from safetensors.torch import load_file
 from helpers import settings as light
 from helpers import train, training
 from helpers.data.datasets import load_captions
+from helpers.devices import find_devices, find_strategy
 from helpers.environment import ROOT, setup
 from helpers.errors import InputError
+from helpers.loggers import make_logger
 from helpers.recipes import train_clipcap, train_decoder
-from helpers.training import CaptioningModule, LogSettings, TrainSettings, find_devices, find_strategy, make_logger
+from helpers.training import CaptioningModule, LogSettings, TrainSettings
 
 CLIPCAP = {"prefix_length": 2, "layers": 1, "heads": 2}
 DECODER = {"width": 32, "layers": 1, "heads": 2, "dropout": 0.2}
@@ -162,7 +164,7 @@ torch.save({"weights": captioner.model.state_dict(), "best": history.best_epoch}
 
 
 # What a notebook does, where the processes are forked from one that itself does not train.
-NOTEBOOK = "from helpers import training\ntraining.in_notebook = lambda: True\n"
+NOTEBOOK = "from helpers import devices\ndevices.in_notebook = lambda: True\n"
 
 
 @pytest.mark.parametrize("notebook", [False, True], ids=["script", "notebook"])
@@ -248,7 +250,7 @@ def test_devices_are_counted_and_checked(monkeypatch):
     assert find_devices("auto", "cuda") == 2
     with pytest.raises(InputError, match="GPUs here is 2"):
         find_devices(3, "cuda")
-    monkeypatch.setattr(training, "in_notebook", lambda: True)
+    monkeypatch.setattr("helpers.devices.in_notebook", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     for devices in (2, "auto"):
         with pytest.raises(InputError, match="--devices 2"):
