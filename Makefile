@@ -27,7 +27,7 @@ record: run  ## keep the scores and minutes of this machine's run under results/
 lint: install
 	$(BIN)/ruff check .
 
-tiny: install  ## make data/tiny anew, about 12 minutes on 2 cores
+tiny: install  ## make data/tiny anew, about 13 minutes on 2 cores
 	$(BIN)/python -m helpers.pretrain
 
 clean:

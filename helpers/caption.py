@@ -1,13 +1,15 @@
 """Caption pictures: `python -m helpers.caption -f a.jpg b.png [--checkpoint DIR]` prints one line a caption.
 
 A whole folder, by one captioner or several: `--folder DIR --checkpoints A B --csv out.csv`. The table grows batch by batch,
-and the same command again goes on where the last one stopped.
+and the same command again goes on where the last one stopped. A model's name in it is its folder and a fingerprint of its
+weights, so that one trained anew at the same place is another model.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import io
 import sys
 from collections.abc import Callable, Iterator
@@ -47,8 +49,8 @@ def _caption(options: argparse.Namespace) -> int:
     decoding_options(**decoding)  # refuse bad values before anything is loaded
     if options.batch_size < 1:
         raise InputError(f"--batch-size must be at least 1, not {options.batch_size}")
-    if options.files and (options.csv or options.checkpoints):
-        raise InputError("--csv and --checkpoints go with --folder; with -f give one --checkpoint")
+    if options.files and (options.csv or options.checkpoints or options.recursive):
+        raise InputError("--csv and --checkpoints go with --folder, and so does --recursive; with -f give one --checkpoint")
     quiet_libraries()
     decoding["prompt"] = options.prompt
     return _caption_folder(options, decoding) if options.folder else _caption_files(options, decoding)
@@ -101,11 +103,12 @@ def _caption_folder(options: argparse.Namespace, decoding: dict) -> int:
     from helpers.checkpoints import read_config
     from helpers.data.images import find_images
 
-    pictures = {path.relative_to(options.folder).as_posix(): path for path in find_images(options.folder)}
+    found = find_images(options.folder, recursive=options.recursive)
+    pictures = {path.relative_to(options.folder).as_posix(): path for path in found}
     checkpoints = options.checkpoints or [options.checkpoint or SHIPPED]
-    models = dict(zip(model_names(checkpoints), checkpoints, strict=True))
     for checkpoint in checkpoints:
         read_config(checkpoint)  # a wrong one is named now, not after the others' hours of work
+    models = dict(zip(model_names(checkpoints), checkpoints, strict=True))
     table = read_table(options.csv, options.num_return) if options.csv else []
     before = {(image, model): error for image, model, _, error in table if image in pictures and model in models}
     broken: set[str] = set()
@@ -170,18 +173,24 @@ def _rows(
 
 
 def model_names(checkpoints: list[str] | list[Path]) -> list[str]:
-    """Each folder's name; where two are equal, with as many of the folders above as tell them apart."""
-    parts = [Path(checkpoint).resolve().parts for checkpoint in checkpoints]
-    twice = next((given for n, given in enumerate(checkpoints) if parts[n] in parts[:n]), None)
-    if twice is not None:
-        raise InputError(f"the checkpoint {twice} is given twice (--checkpoints)")
+    """FOLDER@FINGERPRINT of each, the same in every run whatever else is given, and never that of other weights.
 
-    def name(own: tuple[str, ...]) -> str:
-        others = [other for other in parts if other != own]
-        length = next(n for n in range(1, len(own) + 1) if all(other[-n:] != own[-n:] for other in others))
-        return "/".join(own[-length:])
-
-    return [name(own) for own in parts]
+    The fingerprint is the first 8 letters of the SHA-256 of the weights. A folder called checkpoint, as training calls all of
+    them, has the one above with it. Raises InputError where weights are missing, or given twice.
+    """
+    names: list[str] = []
+    for given in checkpoints:
+        weights = Path(given) / "model.safetensors"
+        if not weights.is_file():
+            raise InputError(f"{given} is not a checkpoint: it holds no {weights.name}")
+        with open(weights, "rb") as file:
+            fingerprint = hashlib.file_digest(file, "sha256").hexdigest()[:8]
+        parts = Path(given).resolve().parts
+        name = "/".join(parts[-2:] if parts[-1] == "checkpoint" else parts[-1:]) + "@" + fingerprint
+        if name in names:
+            raise InputError(f"the checkpoint {given} is given twice (--checkpoints)")
+        names.append(name)
+    return names
 
 
 def read_table(path: str | Path, num_return: int = 1) -> Rows:
@@ -280,6 +289,7 @@ def _parser() -> argparse.ArgumentParser:
     pictures = parser.add_mutually_exclusive_group(required=True)
     pictures.add_argument("-f", "--files", nargs="+", metavar="PICTURE", help="picture files")
     pictures.add_argument("--folder", metavar="DIR", help="every picture in a folder")
+    parser.add_argument("--recursive", action="store_true", help="with --folder: also the folders inside it")
     captioners = parser.add_mutually_exclusive_group()
     captioners.add_argument("--checkpoint", metavar="DIR", help="a captioner's folder (default: the shipped small one)")
     captioners.add_argument("--checkpoints", nargs="+", metavar="DIR", help="several, one after the other (with --folder)")

@@ -25,11 +25,16 @@ from helpers.files import atomic_path
 from helpers.hub import find_file, load_language_model
 from helpers.model_card import model_card
 from helpers.models.clipcap import ClipCap, ClipCapConfig
+from helpers.models.cross_attention import CrossAttentionCaptioner, CrossAttentionConfig
 from helpers.models.decoder import DecoderCaptioner, DecoderConfig
 from helpers.original_clipcap import StopTokens, fill, original_language_model, original_sizes, read_original
 
 FORMAT = 1
-SYSTEMS = {"clipcap": (ClipCap, ClipCapConfig), "decoder": (DecoderCaptioner, DecoderConfig)}
+SYSTEMS = {
+    "clipcap": (ClipCap, ClipCapConfig),
+    "decoder": (DecoderCaptioner, DecoderConfig),
+    "cross-attention": (CrossAttentionCaptioner, CrossAttentionConfig),
+}
 ENCODER = "encoder."  # before the names of CLIP's tensors
 
 
@@ -108,12 +113,13 @@ def load_captioner(
         raise InputError(f"{folder / 'config.json'}: model: {error}") from error
     _check_clip(config, sizes, encoder, clip, folder)
     joined = {k: v for k, v in config.items() if k not in ("format", "system", "model", "preprocessing")} | {"clip": clip}
-    if config["system"] == "clipcap":
+    build = SYSTEMS[config["system"]][0]
+    if "language_model" in config:
         words = joined["language_model"] = language_model or _resolve(config["language_model"]["name"], folder)
-        model: nn.Module = ClipCap(sizes, load_language_model(words))
+        model: nn.Module = build(sizes, load_language_model(words))
     else:
         words = joined["tokenizer"] = str(folder / "tokenizer")
-        model = DecoderCaptioner(sizes)
+        model = build(sizes)
     tokens = load_tokens(words)
     if "stop" in config:
         tokens = StopTokens(tokens.tokenizer, config["stop"])
@@ -166,18 +172,13 @@ def load_clipcap_checkpoint(
 
 
 def _check_clip(
-    config: dict, sizes: ClipCapConfig | DecoderConfig, encoder: ClipEncoder, clip: str, folder: Path
+    config: dict, sizes: ClipCapConfig | DecoderConfig | CrossAttentionConfig, encoder: ClipEncoder, clip: str, folder: Path
 ) -> None:
-    grid_dim = encoder.grid and encoder.grid[1]
-    pairs = [(sizes.pooled_dim if config["system"] == "decoder" else sizes.image_dim, encoder.dim)]
-    if config["system"] == "decoder":
-        pairs.append((sizes.memory_dim, grid_dim))
-    elif sizes.sees == "grid":
-        pairs.append((sizes.grid_dim, grid_dim))
-    wanted, given = next((pair for pair in pairs if pair[0] != pair[1]), pairs[0])
-    if wanted != given:
-        raise InputError(f"{folder} takes image vectors of {wanted} numbers, {clip} gives {given or 'no grid'}: it was "
-                         f"trained with {config['clip']['name']}")
+    given = {"image_dim": encoder.dim, "pooled_dim": encoder.dim, "grid_dim": encoder.grid[1], "memory_dim": encoder.grid[1]}
+    for name in given:
+        if getattr(sizes, name, 0) not in (0, given[name]):  # 0: a mapping that takes no grid
+            raise InputError(f"{folder} takes image vectors of {getattr(sizes, name)} numbers, {clip} gives {given[name]} "
+                             f"({name}): it was trained with {config['clip']['name']}")
     if config["clip"]["fingerprint"] != encoder.fingerprint:
         raise InputError(f"{folder} was trained with other CLIP weights than {clip}: give the right file (--clip)")
 

@@ -27,7 +27,7 @@ TINY = ROOT / "data" / "tiny"
 PROFILES = ("tiny", "full")
 
 # What each system is built on in each profile, where neither an argument nor a variable says otherwise. The decoder, written
-# from scratch, has no language model behind it: only a tokenizer.
+# from scratch, has no language model behind it: only a tokenizer. "published" is no profile, but a preset of helpers.train.
 DEFAULTS = {
     "clipcap": {
         "tiny": {"dataset": "scenes", "clip": "data/tiny/clip-vit.pt", "language_model": "data/tiny/gpt2"},
@@ -36,6 +36,11 @@ DEFAULTS = {
     "decoder": {
         "tiny": {"dataset": "scenes", "clip": "data/tiny/clip-rn.pt", "tokenizer": "data/tiny/bert"},
         "full": {"dataset": "flickr30k", "clip": "RN50", "tokenizer": "bert-base-uncased"},
+    },
+    "cross-attention": {
+        "tiny": {"dataset": "scenes", "clip": "data/tiny/clip-vit.pt", "language_model": "data/tiny/gpt2"},
+        "full": {"dataset": "flickr8k", "clip": "ViT-B/16", "language_model": "gpt2"},  # on a T4
+        "published": {"dataset": "coco2017", "clip": "ViT-L/14", "language_model": "gpt2-medium"},
     },
 }
 

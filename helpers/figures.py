@@ -271,6 +271,31 @@ def bars(
     return figure
 
 
+def dots(
+    values: Mapping[str, tuple[float, float, float]], xlabel: str, *, line: float | None = None, title: str = ""
+) -> Figure:
+    """A dot and its interval a row, the first on top; values: (value, low, high). `line` is what to compare with."""
+    labels = list(values)
+    value, low, high = np.array([values[label] for label in labels], dtype=float).T
+    with style():
+        figure, axes = _axes(xlabel, "", title, height=0.8 + 0.34 * len(labels))
+        if line is not None:
+            axes.axvline(line, color=GREY, linestyle="--", linewidth=1.2)
+        places = range(len(labels))
+        axes.hlines(places, low, high, color=BLUE)
+        axes.plot(value, places, "o", color=BLUE, markersize=7)
+        for place in places:
+            axes.annotate(
+                f"{value[place]:.2f}", (high[place], place), (6, 0), textcoords="offset points", va="center",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},  # over the line
+            )  # fmt: skip
+        axes.set_yticks(places, labels)
+        axes.margins(x=0.12)
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+    return figure
+
+
 def histogram(
     groups: Mapping[str, Sequence[float]], xlabel: str, *, title: str = "", bins: int | Sequence[float] = 30
 ) -> Figure:

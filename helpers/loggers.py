@@ -9,12 +9,16 @@ from pathlib import Path
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from helpers.devices import first_process
+from helpers.errors import InputError
 from helpers.files import atomic_path
 from helpers.settings import LogSettings
 
 
 def make_logger(log: LogSettings, folder: Path, resume: bool = False) -> Logger:
-    """The logger asked for, writing to `folder`/logs. Every start of a run has its own version there, nothing is replaced."""
+    """The logger asked for, writing to `folder`/logs. Every start of a run has its own version there, nothing is replaced.
+
+    Raises InputError where Weights & Biases does not take the run: nobody is logged in, or its server cannot be reached.
+    """
     if log.logger == "csv":
         return CSVLogger(folder, name="logs")
     from lightning.pytorch import loggers
@@ -27,7 +31,14 @@ def make_logger(log: LogSettings, folder: Path, resume: bool = False) -> Logger:
     if first_process():
         with atomic_path(known) as temporary:
             temporary.write_text(run_id)
-    return loggers.WandbLogger(
+    logger = loggers.WandbLogger(
         project=log.project_name, entity=log.entity, name=log.exp_name, version=run_id, resume="allow",
         offline=log.offline, save_dir=folder / "logs",
     )  # fmt: skip
+    import wandb
+
+    try:
+        logger.experiment  # noqa: B018  the run begins here: later, what is wrong would be a traceback
+    except wandb.Error as error:
+        raise InputError(f"Weights & Biases: {error} Or keep the run on this machine (--offline)") from error
+    return logger

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from helpers.errors import InputError
 
 BYTES = {"32-true": 4, "16-mixed": 2, "bf16-mixed": 2}  # a number of the activations, by Lightning's name of a precision
-CELLS = 49  # of the grid that a model sees: 7 x 7, RN50's
+CELLS = 49  # rows of the grid that a model sees: 7 x 7, RN50's; 257 for ViT-L/14
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ def training_memory(
     length: int,
     *,
     bytes_per_number: int | str = 4,
+    cells: int = CELLS,
     loss: Callable[[int], Tensor] | None = None,
 ) -> MemoryEstimate:
     """What a step of AdamW on batch_size captions of `length` tokens takes, with what of the model trains now.
@@ -59,7 +60,8 @@ def training_memory(
     scaled: autocast keeps a few of them in fp32 all the same, so there the truth is somewhat above.
 
     loss: batch size -> the loss of such a batch, for a model that is no captioner; the captioners of the series (ClipCap,
-    DecoderCaptioner) are given random pictures and tokens. A GPU's attention kernels save other tensors than the CPU's.
+    DecoderCaptioner, CrossAttentionCaptioner) are given random pictures, of `cells` rows where they see a grid, and tokens. A
+    GPU's attention kernels save other tensors than the CPU's.
 
     Raises InputError for sizes below 1, an unknown precision, a model that is neither, and captions too long for it.
     """
@@ -70,7 +72,7 @@ def training_memory(
         raise InputError(f"bytes_per_number={bytes_per_number!r} is not known: give 4, 2, or one of {', '.join(BYTES)}")
     captions = loss is None
     if loss is None:
-        loss = _caption_loss(model, length)
+        loss = _caption_loss(model, length, cells)
     one, two = (saved_bytes(model, lambda size=size: loss(size)) for size in (1, 2))
     each = two - one
     weights = sum(parameter.numel() for parameter in model.parameters())
@@ -112,19 +114,20 @@ def saved_bytes(model: nn.Module, forward: Callable[[], Tensor]) -> int:
     return total
 
 
-def _caption_loss(model: nn.Module, length: int) -> Callable[[int], Tensor]:
+def _caption_loss(model: nn.Module, length: int, cells: int = CELLS) -> Callable[[int], Tensor]:
     """The loss of random pictures and captions of `length` tokens, as the captioners of the series compute it."""
     config = getattr(model, "config", None)
     if not (hasattr(model, "loss") and hasattr(model, "sees")):
         raise InputError(f"{type(model).__name__} is no captioner of the series: say how its loss is computed (loss=...)")
     device = next(model.parameters()).device
-    pooled = getattr(config, "image_dim", None) or config.pooled_dim
-    cells = getattr(config, "grid_dim", None) or getattr(config, "memory_dim", 0)
+    sizes = vars(config)
+    pooled = sizes.get("image_dim") or sizes.get("pooled_dim", 0)  # 0: looks at the grid alone
+    channels = sizes.get("grid_dim") or sizes.get("memory_dim", 0)
 
     def loss(size: int) -> Tensor:
         image: Tensor | dict[str, Tensor] = torch.randn(size, pooled, device=device)
         if model.sees == "grid":
-            image = {"grid": torch.randn(size, CELLS, cells, device=device), "pooled": image}
+            image = {"grid": torch.randn(size, cells, channels, device=device), "pooled": image}
         tokens = torch.randint(_vocabulary(model), (size, length), device=device)
         return model.loss(image, tokens, torch.ones_like(tokens, dtype=torch.bool))
 

@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 TITLES = {
     "clipcap": "ClipCap: a mapping network between CLIP and a language model (Mokady et al. 2021, arXiv 2111.09734)",
     "decoder": "a transformer decoder, trained from scratch on what CLIP sees (Vaswani et al. 2017, arXiv 1706.03762)",
+    "cross-attention": "GPT-2 with gated cross-attention to what CLIP sees (Alayrac et al. 2022, arXiv 2204.14198)",
 }
 # Where OpenAI's CLIP weights lie on the hub; the ResNets are not there.
 CLIP_REPOSITORIES = {

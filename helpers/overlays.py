@@ -1,4 +1,4 @@
-"""Where the decoder looked at each word, and whether that mattered.
+"""Where a captioner with cross-attention looked at each word, and whether that mattered.
 
 Attention says where it looked (Xu et al., "Show, Attend and Tell", 2015, arXiv 1502.03044, drew it over the picture). That
 alone explains nothing: a cell may be looked at and ignored. So the overlay is checked by an experiment that needs no
@@ -35,27 +35,27 @@ if TYPE_CHECKING:
 
 
 class Look(NamedTuple):
-    """A caption that a decoder gave to a picture, word by word."""
+    """A caption that a captioner gave to a picture, word by word."""
 
     caption: str
     words: list[str]  # W
     maps: Tensor  # (W, S, S): where it looked; each map sums to 1
     drops: Tensor  # (W, S, S): log-probability that the word loses when the cell is covered
-    pooled: Tensor  # (W,): the share of the look that went to the pooled vector
+    pooled: Tensor  # (W,): the share of the look that went to the pooled vector, or a ViT's [CLS]
 
 
 @torch.no_grad()
 def look(captioner: Captioner, picture: Picture) -> Look:
-    """Caption one picture greedily, and say of each word where the decoder looked and what it needed to see."""
-    pixels = captioner.encoder.pixels(open_image(picture))  # (3, R, R)
-    ids = captioner.model.generate(captioner.encoder.encode_grid(pixels[None]), eos=captioner.tokens.eos)  # (1, L)
-    _, attention = captioner.model(captioner.encoder.encode_grid(pixels[None]), ids, return_attention=True)
+    """Caption one picture greedily, and say of each word where the captioner looked and what it needed to see."""
+    encoder, side = captioner.encoder, captioner.encoder.side
+    pixels = encoder.pixels(open_image(picture))  # (3, R, R)
+    ids = captioner.model.generate(encoder.encode_grid(pixels[None]), eos=captioner.tokens.eos)  # (1, L)
+    _, attention = captioner.model(encoder.encode_grid(pixels[None]), ids, return_attention=True)
     words = words_of(captioner.tokens, ids[0])
     if not words:
         raise InputError("the captioner said nothing: there are no words to look at")
-    side = math.isqrt(captioner.encoder.grid[0])
-    drops = occlusion_maps(captioner.model, captioner.encoder.encode_grid, pixels, ids[0], side).cpu()
-    maps, pooled = word_maps(attention.image.cpu())[0], pooled_share(attention.image.cpu())[0]
+    drops = occlusion_maps(captioner.model, encoder.encode_grid, pixels, ids[0], side).cpu()
+    maps, pooled = (f(attention.image.cpu(), side, encoder.summary_rows)[0] for f in (word_maps, pooled_share))
     names = [word for word, _ in words]
     return Look(captioner.tokens.decode(ids[0]), names, merge(maps, words), merge(drops, words), merge(pooled, words))
 
@@ -66,24 +66,23 @@ def crop(picture: Picture) -> Image.Image:
     return ImageOps.fit(image, (min(image.size),) * 2)
 
 
-def word_maps(attention: Tensor, side: int | None = None) -> Tensor:
-    """Where each token's look went among the cells: (B, layers, H, L, M+1) -> (B, L, S, S), each map sums to 1.
+def word_maps(attention: Tensor, side: int, first: int = 0) -> Tensor:
+    """Where each token's look went among the cells: weights (B, layers, H, L, rows) -> (B, L, S, S), each map sums to 1.
 
-    The mean over layers and heads, without the pooled vector, which has no place in the picture: see `pooled_share`.
+    The cells stand in the rows from `first` on; the mean over layers and heads is taken, without the rows that have no place
+    in the picture (the pooled vector, a ViT's [CLS]): see `pooled_share`. Raises InputError where there are too few rows.
     """
-    cells = attention.mean(dim=(1, 2))[..., :-1]  # (B, L, M)
-    M = cells.shape[-1]
-    if M == 0:
-        raise InputError("no grid cells to map: this decoder looks at the pooled vector only (memory='pooled')")
-    S = math.isqrt(M) if side is None else side
-    if S * S != M:
-        raise InputError(f"{M} grid cells are not a square of {S} x {S}")
-    return (cells / cells.sum(dim=-1, keepdim=True)).unflatten(-1, (S, S))  # (B, L, S, S)
+    cells = attention.mean(dim=(1, 2))[..., first : first + side * side]  # (B, L, S*S)
+    if side < 2:
+        raise InputError("no grid cells to map: this captioner looks at the pooled vector only (memory='pooled')")
+    if cells.shape[-1] != side * side:
+        raise InputError(f"{attention.shape[-1]} rows do not hold a grid of {side} x {side} cells from row {first} on")
+    return (cells / cells.sum(dim=-1, keepdim=True)).unflatten(-1, (side, side))  # (B, L, S, S)
 
 
-def pooled_share(attention: Tensor) -> Tensor:
-    """The share of each token's look that went to the pooled vector, and that no map shows: (B, L)."""
-    return attention.mean(dim=(1, 2))[..., -1]
+def pooled_share(attention: Tensor, side: int, first: int = 0) -> Tensor:
+    """The share of each token's look that went to rows without a place, and that no map shows: (B, L)."""
+    return 1 - attention.mean(dim=(1, 2))[..., first : first + side * side].sum(dim=-1)
 
 
 def occlude(pixels: Tensor, side: int, value: Tensor | None = None) -> Tensor:
@@ -139,6 +138,64 @@ def agreement(map_a: Tensor, map_b: Tensor) -> Tensor:
     """
     a, b = (ranks - ranks.mean(dim=-1, keepdim=True) for ranks in (_ranks(map_a.flatten(-2)), _ranks(map_b.flatten(-2))))
     return ((a * b).sum(dim=-1) / (a.square().sum(dim=-1) * b.square().sum(dim=-1)).sqrt()).float()
+
+
+class Truth(NamedTuple):
+    """Over P pictures, of the words that hang on the picture: each a mean a picture, (P,)."""
+
+    agreement: np.ndarray  # of the overlay with covering
+    chance: np.ndarray  # of another picture's overlay with covering
+    hits: np.ndarray  # share of words whose brightest cell is the one that hurts most
+    cells: int  # S*S
+    draws: np.ndarray  # (R, P): rows of pictures, drawn with replacement, for the intervals
+
+    @property
+    def better(self) -> bool:
+        """Whether the overlay agrees with covering better than chance does: the paired interval lies above 0."""
+        return self._interval(self.agreement - self.chance)[0] > 0
+
+    @property
+    def peaked(self) -> bool:
+        """Whether the brightest cell is the one that hurts most more often than by chance."""
+        return self._interval(self.hits)[0] > 1 / self.cells
+
+    def _interval(self, values: np.ndarray) -> tuple[float, float]:
+        low, high = np.percentile(values[self.draws].mean(axis=1), [2.5, 97.5])
+        return float(low), float(high)
+
+    def __str__(self) -> str:
+        def text(values: np.ndarray) -> str:
+            return "{:.2f} [{:.2f}, {:.2f}]".format(values.mean(), *self._interval(values))
+
+        order = "agrees with covering better than" if self.better else "does not agree with covering any better than"
+        peak = "more often than by chance" if self.peaked else "no more often than by chance"
+        return (f"agreement of the overlay with covering   {text(self.agreement)}  over {len(self.agreement)} pictures\n"
+                f"agreement with another picture's overlay {text(self.chance)}\n"
+                f"the brightest cell is the one that hurts most: {text(self.hits)} of the words; by chance "
+                f"{1 / self.cells:.2f}\n"
+                f"Verdict: in the order of all cells the overlay {order} another picture's overlay does;\n"
+                f"its brightest cell is the one that hurts most {peak}.")
+
+
+def truth(looks: Sequence[Look], seed: int = 0) -> Truth:
+    """How far overlays are true, over many pictures: bootstrap over pictures, of the words that hang on the picture.
+
+    Those are the words whose probability falls to less than half where the worst cell is covered. Chance is another
+    picture's overlay: what the habit of looking at the middle gives. Raises InputError where no word hangs on its picture.
+    """
+    rows = []
+    for one, other in zip(looks, [*looks[1:], *looks[:1]], strict=True):
+        drops = one.drops.flatten(1)  # (W, S*S)
+        hangs = drops.max(dim=1).values > math.log(2)  # (W,)
+        if hangs.any():
+            swapped = other.maps[torch.arange(len(one.words)) % len(other.words)]  # (W, S, S)
+            own, theirs = (agreement(maps, one.drops)[hangs].nanmean().item() for maps in (one.maps, swapped))
+            hits = (one.maps.flatten(1).argmax(dim=1) == drops.argmax(dim=1))[hangs].float().mean().item()
+            rows.append((own, theirs, hits))
+    if not rows:
+        raise InputError("covering changes no word of these captions: there is nothing to compare the overlays with")
+    draws = np.random.default_rng(seed).integers(len(rows), size=(1000, len(rows)))
+    return Truth(*np.array(rows).T, cells=looks[0].maps[0].numel(), draws=draws)
 
 
 def _ranks(x: Tensor) -> Tensor:

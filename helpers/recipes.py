@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import random
 import sys
 import time
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from helpers.checkpoints import save_captioner
 from helpers.data.batches import CaptionDataset, caption_loader
 from helpers.data.datasets import Captions
 from helpers.data.encoders import LearningEncoder, load_clip
-from helpers.data.features import Features, Pictures, cached_features
+from helpers.data.features import Features, Pictures, cached_features, plan_cache
 from helpers.data.tokens import load_tokens
 from helpers.devices import find_devices, first_process
 from helpers.environment import Run, seed_everything
@@ -26,6 +27,7 @@ from helpers.hub import load_language_model
 from helpers.java import ensure_java
 from helpers.memory import training_memory
 from helpers.models.clipcap import ClipCap
+from helpers.models.cross_attention import CrossAttentionCaptioner
 from helpers.models.decoder import DecoderCaptioner, DecoderConfig
 from helpers.settings import LogSettings, TrainSettings
 from helpers.training import History, Loaders, fit
@@ -47,12 +49,14 @@ PRESETS: dict[str, dict[str, tuple[dict, dict]]] = {
             {"epochs": 30, "batch_size": 32, "learning_rate": 1e-5, "weight_decay": 1e-5, "warmup_share": 0.0},
             {"mapping": "cross-attention-pooled"},
         ),
-        **{  # Lahdhirim/CV-image-captioning-clip-gpt2's six experiments; shares of COCO: .005, .1, .2, .4, .5, .4 (--limit)
+        **{  # Lahdhirim/CV-image-captioning-clip-gpt2's six experiments, on shares of COCO
             f"p2-{n}": (
-                {"batch_size": 64, "learning_rate": 1e-4, "weight_decay": 0.0},
+                {"batch_size": 64, "learning_rate": 1e-4, "weight_decay": 0.0, "share": share},
                 {"mapping": "linear", "prefix_length": prefix, "tuning": "blocks", "frozen_blocks": frozen},
             )
-            for n, (prefix, frozen) in enumerate(((2, 10), (2, 10), (4, 10), (5, 11), (10, 11), (4, 6)), start=1)
+            for n, (prefix, frozen, share) in enumerate(
+                ((2, 10, 0.005), (2, 10, 0.1), (4, 10, 0.2), (5, 11, 0.4), (10, 11, 0.5), (4, 6, 0.4)), start=1
+            )
         },
     },
     "decoder": {
@@ -75,6 +79,15 @@ PRESETS: dict[str, dict[str, tuple[dict, dict]]] = {
              "encoder": "two-phases", "encoder_rate": 1e-8, "unfreeze_epoch": 3, "mirrored": True, "max_tokens": 49},
             {"width": 1024, "layers": 4, "heads": 8, "dropout": 0.44, "memory": "pooled", "tied": False, "positions": 49},
         ),
+    },
+    "cross-attention": {
+        "full": ({"learning_rate": 1e-4, "batch_size": 32, "keep": "val_CIDEr-D", "patience": 3}, {}),  # fits a T4
+        "tiny": (
+            {"epochs": 4, "batch_size": 64, "learning_rate": 3e-3, "captions": "all", "weight_decay": 0.05},
+            {},
+        ),
+        # What is trained of Xiangyu-Lou/Image-Captions; its backbones are in environment.DEFAULTS.
+        "published": ({"learning_rate": 1e-4, "batch_size": 32}, {"tuning": "mlps", "gradient_checkpointing": True}),
     },
 }  # fmt: skip
 
@@ -114,9 +127,6 @@ def train_clipcap(
     tokens = load_tokens(run.tokenizer)
     seed_everything(settings.seed)  # here, so that notebook, command and data/tiny start from the same weights
     if sizes.get("mapping") == "cross-attention":
-        if encoder.grid is None:
-            raise InputError(f"mapping='cross-attention' looks at the grid of a ModifiedResNet; CLIP {run.clip} is a ViT: "
-                             "give RN50 (--clip), or another mapping")
         sizes = {"grid_dim": encoder.grid[1]} | sizes
     model = ClipCap.build(encoder.dim, language_model, **sizes)
     captioner = Captioner(encoder, tokens, model, {"clip": run.clip, "language_model": run.language_model})
@@ -141,23 +151,42 @@ def train_decoder(
     """
     devices = find_devices(devices, run.device)
     encoder = load_clip(run.clip, run.device)
-    if encoder.grid is None:
-        raise InputError(f"the decoder looks at the grid of a ModifiedResNet; CLIP {run.clip} is a ViT: give RN50 (--clip)")
     tokens = load_tokens(run.tokenizer)
     seed_everything(settings.seed)
     # Room for a caption of usual length and a prompt, also where training cuts captions short.
     sizes = {"positions": max(64, settings.max_tokens), "memory_dim": encoder.grid[1]} | sizes
     model = DecoderCaptioner(DecoderConfig(len(tokens), tokens.bos, encoder.dim, **sizes))
-    config: dict = {"clip": run.clip, "tokenizer": run.tokenizer}
-    live = None
-    if settings.encoder != "frozen":
-        encoder.model.float()  # the text tower too, so that both go on working together
-        live = LearningEncoder(
-            encoder.model.visual, LearningEncoder.ALL if settings.encoder == "all" else LearningEncoder.FINE_TUNED
-        )
-        config |= {"learned": list(live.parts), "clip_fingerprint": encoder.fingerprint}
-    captioner = Captioner(encoder, tokens, model, config)
-    return captioner, _train(run, captions, captioner, settings, folder, live, devices=devices, resume=resume, log=log)
+    captioner = Captioner(encoder, tokens, model, {"clip": run.clip, "tokenizer": run.tokenizer})
+    return captioner, _train(run, captions, captioner, settings, folder, devices=devices, resume=resume, log=log)
+
+
+def train_cross_attention(
+    run: Run,
+    captions: Captions,
+    settings: TrainSettings,
+    folder: str | Path,
+    *,
+    devices: int | str = 1,
+    resume: bool = False,
+    log: LogSettings | None = None,
+    **sizes: object,
+) -> tuple[Captioner, History]:
+    """Train GPT-2 with cross-attention on the train split, validate on the val split, save the best epoch to `folder`.
+
+    Folder, `sizes` (fields of CrossAttentionConfig), other parameters and errors as in `train_clipcap`; settings.encoder as
+    in `train_decoder`, but a ViT learns whole or not at all.
+    """
+    devices = find_devices(devices, run.device)
+    encoder = load_clip(run.clip, run.device)
+    language_model = load_language_model(run.language_model)
+    tokens = load_tokens(run.tokenizer)
+    seed_everything(settings.seed)
+    model = CrossAttentionCaptioner.build(encoder.grid[1], language_model, tokens.bos, **sizes)
+    captioner = Captioner(encoder, tokens, model, {"clip": run.clip, "language_model": run.language_model})
+    return captioner, _train(run, captions, captioner, settings, folder, devices=devices, resume=resume, log=log)
+
+
+TRAIN = {"clipcap": train_clipcap, "decoder": train_decoder, "cross-attention": train_cross_attention}
 
 
 def _train(
@@ -166,11 +195,11 @@ def _train(
     captioner: Captioner,
     settings: TrainSettings,
     folder: str | Path,
-    live: LearningEncoder | None = None,
     **options: object,
 ) -> History:
     """Loaders, fit, the curves, and the checkpoint with what it was trained on. `options` are those of `fit`."""
-    loaders = _loaders(run, captions, captioner, settings, pixels=settings.encoder == "all")
+    live, pixels = _live_encoder(run, captions, captioner, settings)
+    loaders = _loaders(run, captions, captioner, settings, pixels=pixels)
     later = None
     if settings.encoder == "two-phases":
         broken = {split: loader.dataset.source.broken for split, loader in zip(("train", "val"), loaders, strict=True)}
@@ -184,7 +213,9 @@ def _train(
         score = lambda: _cider(captions, captioner, source, changed=bool(live and live.learning))  # noqa: E731
     if first_process():
         length = min(settings.max_tokens, 40)  # people's longest captions
-        memory = training_memory(captioner.model, settings.batch_size, length, bytes_per_number=run.precision)
+        memory = training_memory(
+            captioner.model, settings.batch_size, length, bytes_per_number=run.precision, cells=captioner.encoder.grid[0]
+        )
         beside = "" if live is None else ", CLIP's own beside"
         print(f"memory of a training step, counted for captions of {length} tokens: {memory.total / 1e9:.2f} GB{beside}")
     start = time.perf_counter()
@@ -192,7 +223,7 @@ def _train(
         captioner.model, loaders, settings, folder, encoder=live, pixels=later, score=score, device=run.device,
         precision=run.precision, **options,
     )  # fmt: skip
-    if live:
+    if live and live.parts:
         captioner.encoder.take_fingerprint()
     best = {name: round(float(history.best[name]), 4) for name in ("val_loss", "val_CIDEr-D") if name in history.best}
     captioner.config["training"] = {
@@ -207,6 +238,32 @@ def _train(
         _draw(history, Path(folder))
         save_captioner(captioner, Path(folder) / "checkpoint")
     return history
+
+
+def _live_encoder(
+    run: Run, captions: Captions, captioner: Captioner, settings: TrainSettings
+) -> tuple[LearningEncoder | None, bool]:
+    """CLIP's image tower where pixels must go through it, and whether they do from the first epoch on.
+
+    They do where all of it learns from the start, and where the disk cannot hold its grids.
+    """
+    encoder = captioner.encoder
+    pixels = settings.encoder == "all"
+    if not pixels and captioner.model.sees == "grid":
+        train, val = draw_share(captions.images("train"), settings.share, settings.seed), captions.images("val")
+        plan = partial(plan_cache, encoder, cache_dir=run.cache_dir, grid=True, image_dir=captions.image_dir)
+        both = plan(train, copies=2 if settings.mirrored else 1) + plan(val)
+        if first_process():
+            print(both)
+        pixels = not both.cached
+    if settings.encoder == "frozen":
+        return (LearningEncoder(encoder.model.visual, parts=()) if pixels else None), pixels
+    live = LearningEncoder(
+        encoder.model.visual, LearningEncoder.ALL if settings.encoder == "all" else LearningEncoder.FINE_TUNED
+    )
+    encoder.model.float()  # the text tower too, so that both go on working together
+    captioner.config |= {"learned": list(live.parts), "clip_fingerprint": encoder.fingerprint}
+    return live, pixels
 
 
 def _draw(history: History, folder: Path) -> None:
@@ -245,6 +302,8 @@ def _loaders(
 
     def loader(split: str, which: str, mirrored: bool) -> DataLoader:
         images = captions.images(split)
+        if split == "train":
+            images = draw_share(images, settings.share, settings.seed)
         if pixels:
             source: Features | Pictures = Pictures(encoder, captions.image_dir, images, broken and broken[split])
             reflected = source.in_a_mirror() if mirrored else None
@@ -260,6 +319,13 @@ def _loaders(
         )
 
     return Loaders(loader("train", settings.captions, settings.mirrored), loader("val", "ordered", mirrored=False))
+
+
+def draw_share(images: list[str], share: float, seed: int) -> list[str]:
+    """That share of `images`, at least one, in their order. Of one seed, a smaller share lies within every larger one."""
+    order = list(range(len(images)))
+    random.Random(seed).shuffle(order)
+    return [images[n] for n in sorted(order[: max(1, round(share * len(images)))])]
 
 
 def _cider(captions: Captions, captioner: Captioner, source: Features | Pictures, changed: bool) -> float:

@@ -43,9 +43,10 @@ class TrainSettings:
     encoder_rate: float = _setting(1e-5, "AdamW's for a CLIP that learns, after warm-up")
     unfreeze_epoch: int = _setting(3, "where the second phase begins, counted from 0")
     seed: int = _setting(0, "of weights, order and caption draws")
-    # How a machine gets there rather than what is learned; not in the repr, which notebooks show.
+    # Not in the repr, which notebooks show: how a machine gets there, and how much of the data it is given.
     accumulate: int = _setting(1, "batches whose gradients are averaged for one step", repr=False)
     checkpoint_steps: int = _setting(0, "a checkpoint every so many steps, besides one an epoch; 0: none", repr=False)
+    share: float = _setting(1.0, "share of the training pictures that is used, drawn by seed", repr=False)
 
     def __post_init__(self) -> None:
         _check_choices(self)
@@ -53,6 +54,8 @@ class TrainSettings:
             raise InputError("epochs and batch_size must be at least 1, learning_rate above 0")
         if self.accumulate < 1:
             raise InputError(f"accumulate={self.accumulate}: at least 1 batch makes a step")
+        if not 0 < self.share <= 1:
+            raise InputError(f"share={self.share}: give more than 0 and at most 1, the share of the training pictures")
         for name in ("weight_decay", "gradient_clip", "patience", "encoder_rate", "checkpoint_steps"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name}={getattr(self, name)}: give 0 or more")

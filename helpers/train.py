@@ -14,7 +14,7 @@ from helpers.settings import CHOICES, LogSettings, TrainSettings
 
 SETTINGS = tuple(field.name for field in fields(TrainSettings) if field.name != "seed")
 SIZES = ("mapping", "tuning", "frozen_blocks", "lora_rank", "prefix_length", "clip_length", "mlp_ratio", "normalize",
-         "width", "layers", "heads", "dropout", "memory", "tied")  # fmt: skip
+         "width", "layers", "heads", "dropout", "memory", "tied", "gradient_checkpointing")  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,19 +34,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _train(options: dict) -> int:
     # Imported here, not above: --help must not wait for torch.
-    from helpers.environment import setup, shown
+    from helpers.environment import DEFAULTS, PROFILES, setup, shown
 
     system = options["system"]
-    where = ("profile", "dataset", "data_dir", "clip", "language_model", "tokenizer", "device", "seed")
-    run = setup(f"train_{system}", system=system, **{name: options.get(name) for name in where})
+    names = ("profile", "dataset", "data_dir", "clip", "language_model", "tokenizer", "device", "seed")
+    backbones = {} if options["preset"] in PROFILES else DEFAULTS[system].get(options["preset"], {})
+    where = {name: backbones.get(name) if options.get(name) is None else options[name] for name in names}
+    run = setup(f"train_{system.replace('-', '_')}", system=system, **where)
     from helpers import recipes
     from helpers.data.datasets import load_captions
     from helpers.devices import find_devices
-    from helpers.models import clipcap, decoder
+    from helpers.models import clipcap, cross_attention, decoder
 
-    train, counted = {
-        "clipcap": (recipes.train_clipcap, clipcap.count_parameters),
-        "decoder": (recipes.train_decoder, decoder.count_parameters),
+    counted = {
+        "clipcap": clipcap.count_parameters,
+        "decoder": decoder.count_parameters,
+        "cross-attention": cross_attention.count_parameters,
     }[system]
     preset = options.get("preset") or run.profile
     settings = recipes.settings_for(preset, system, seed=run.seed, **{name: options.get(name) for name in SETTINGS})
@@ -61,7 +64,9 @@ def _train(options: dict) -> int:
     batch = settings.batch_size * settings.accumulate * devices
     print(f"{batch} captions a step: batches of {settings.batch_size} x accumulate {settings.accumulate} x devices {devices}")
     folder = Path(options["out"]) if options["out"] else run.output_dir
-    captioner, history = train(run, captions, settings, folder, devices=devices, resume=options["resume"], log=log, **sizes)
+    captioner, history = recipes.TRAIN[system](
+        run, captions, settings, folder, devices=devices, resume=options["resume"], log=log, **sizes
+    )
     print(", ".join(f"{name} {count:,}" for name, count in counted(captioner.model).items()) + " parameters")
     print(history.epochs.to_string(index=False))
     checkpoint = shown(folder / "checkpoint")
@@ -85,12 +90,21 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--normalize", action=argparse.BooleanOptionalAction, help="scale CLIP's vector to length 1 first")
     model.add_argument("--prefix-length", type=int, help="pseudo-words")
     model.add_argument("--clip-length", type=int, help="positions the CLIP vector is spread over")
+    model.add_argument("--layers", type=int, help="blocks of the mapping")
     decoder, model = _system(systems, "decoder", "a transformer decoder from scratch on the grid of CLIP's ResNet")
     decoder.add_argument("--tokenizer", metavar="NAME_OR_DIR", help="a hub name such as bert-base-uncased, or a folder")
     model.add_argument("--width", type=int, help="of the model")
     model.add_argument("--dropout", type=float, help="share of numbers left out in training")
     model.add_argument("--tied", action=argparse.BooleanOptionalAction, help="read words with the table that embeds them")
     model.add_argument("--memory", choices=("grid+pooled", "pooled"), help="what there is to look at")
+    model.add_argument("--layers", type=int, help="blocks")
+    crossing, model = _system(systems, "cross-attention", "a GPT-2 that looks at CLIP's patches through gated cross-attention")
+    crossing.add_argument("--language-model", metavar="NAME_OR_DIR", help="a GPT-2: gpt2, gpt2-medium, or a folder")
+    model.add_argument("--tuning", choices=("cross-attention", "norms", "mlps", "all"),
+                       help="what learns, each with those before it: what is new, GPT-2's LayerNorms, its MLPs, the rest")
+    model.add_argument("--dropout", type=float, help="of GPT-2 while it learns")
+    model.add_argument("--gradient-checkpointing", action=argparse.BooleanOptionalAction,
+                       help="less memory, a third slower: activations are computed anew on the way back")
     return parser
 
 
@@ -112,7 +126,6 @@ def _system(systems, name: str, what: str) -> tuple[argparse.ArgumentParser, arg
     how.add_argument("--devices", default="1", metavar="N", help="GPUs, or processes on a CPU, that share the work; auto: all")
     _options(p.add_argument_group("logs"), LogSettings, defaults=True)
     model = p.add_argument_group("model")
-    model.add_argument("--layers", type=int, help="blocks")
     model.add_argument("--heads", type=int, help="attention heads")
     return p, model
 

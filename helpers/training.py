@@ -101,7 +101,7 @@ class CaptioningModule(L.LightningModule):
         steps = self.trainer.datamodule.steps(s.epochs)
         learns = [p for p in self.model.parameters() if p.requires_grad]
         groups, rates = [{"name": "learning_rate", "params": learns, "lr": s.learning_rate}], [rate_schedule(s, 0, steps)]
-        if self.encoder is not None:
+        if s.encoder != "frozen":
             # Known to the optimizer from the start, at a rate of 0 until its phase begins: so a resumed run, and every
             # process of several, has the same groups at any time.
             start = self.trainer.datamodule.steps(s.unfreeze_epoch) if s.encoder == "two-phases" else 0
@@ -218,12 +218,12 @@ def fit(
 ) -> History:
     """Train `model` in place and leave it with the weights of the best epoch by `settings.keep`.
 
-    encoder: where settings.encoder is not "frozen", the module that turns pixels into what `model` takes, trained in place
-    too; `pixels`: the loaders of phase 2 (with "all", `loaders` give pixels already). score: a function that measures the
-    model on the val split, needed to keep by "val_CIDEr-D". devices: processes, one a GPU (on a CPU, processes), or "auto".
-    `folder` receives history.csv, logs/ and, while training runs, a checkpoint an epoch and every settings.checkpoint_steps;
-    with `resume` a run that was killed goes on from the last one, to the weights of an unbroken run (the data order and
-    dropout depend on seed, epoch and step alone), otherwise it starts afresh.
+    encoder: the module that turns pixels into what `model` takes, where batches hold pixels; where settings.encoder is not
+    "frozen", it is trained in place too. `pixels`: the loaders of phase 2 (with "all", `loaders` give pixels already). score:
+    a function that measures the model on the val split, needed to keep by "val_CIDEr-D". devices: processes, one a GPU (on a
+    CPU, processes), or "auto". `folder` receives history.csv, logs/ and, while training runs, a checkpoint an epoch and every
+    settings.checkpoint_steps; with `resume` a run that was killed goes on from the last one, to the weights of an unbroken
+    run (the data order and dropout depend on seed, epoch and step alone), otherwise it starts afresh.
     """
     if settings.keep == "val_CIDEr-D" and score is None:
         raise InputError("keep='val_CIDEr-D' needs a score function")
@@ -262,7 +262,7 @@ def fit(
         accelerator="gpu" if device == "cuda" else "cpu",
         devices=devices,
         # In phase 1 the encoder's parameters are in no loss: DDP must look for them, or waits for their gradients for ever.
-        strategy=find_strategy(devices, unused=encoder is not None),
+        strategy=find_strategy(devices, unused=settings.encoder != "frozen"),
         sync_batchnorm=settings.encoder == "all" and device == "cuda" and devices > 1,
         precision=precision,
         gradient_clip_val=settings.gradient_clip,

@@ -18,6 +18,7 @@ from helpers.hub import load_language_model
 from helpers.models.clipcap import ClipCap
 
 NAMES = ["a.jpg", 'b "quoted", with commas.png', "c\nd.png", "é 写真.jpg", "z.jpg"]
+PLACES = ("one/checkpoint", "two/checkpoint", "third")
 
 
 @pytest.fixture(autouse=True)
@@ -27,15 +28,15 @@ def no_progress(monkeypatch):
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory, clip_file, gpt2_folder):
-    """Three captioners: one/best, two/best, third."""
+    """Three captioners, by the names they are to have in a table: one/checkpoint@..., two/checkpoint@..., third@..."""
     folder = tmp_path_factory.mktemp("models")
     encoder, tokens, language_model = load_clip(clip_file), load_tokens(gpt2_folder), load_language_model(gpt2_folder)
-    for seed, name in enumerate(("one/best", "two/best", "third")):
+    for seed, name in enumerate(PLACES):
         torch.manual_seed(seed)
         model = ClipCap.build(encoder.dim, language_model, prefix_length=4, layers=1, heads=2)
         names = {"clip": str(clip_file), "language_model": str(gpt2_folder)}
         save_captioner(Captioner(encoder, tokens, model, names), folder / name)
-    return {name: str(folder / name) for name in ("one/best", "two/best", "third")}
+    return {name: str(folder / name) for name in PLACES}
 
 
 @pytest.fixture
@@ -76,11 +77,13 @@ def test_every_picture_by_every_model(pictures, checkpoints, tmp_path, capsys):
     assert status == 0 and not err and printed == f"5 pictures x 3 models, 15 captions written, 0 broken: {out}\n"
     rows = read(out)
     assert list(rows[0]) == ["image_id", "model_name", "caption", "error"]
-    assert [(row["image_id"], row["model_name"]) for row in rows] == [(i, m) for m in checkpoints for i in sorted(NAMES)]
+    names = caption.model_names(list(checkpoints.values()))
+    assert [name.split("@")[0] for name in names] == list(PLACES)
+    assert [(row["image_id"], row["model_name"]) for row in rows] == [(i, m) for m in names for i in sorted(NAMES)]
     assert not any(row["error"] for row in rows)
     captioner = caption._load(caption._parser().parse_args(["-f", "x"]), checkpoints["third"])
     expected = captioner.caption([pictures / name for name in sorted(NAMES)], max_new_tokens=6)
-    assert [row["caption"] for row in rows if row["model_name"] == "third"] == expected
+    assert [row["caption"] for row in rows if row["model_name"] == names[2]] == expected
     again = "5 pictures x 3 models (15 of 15 were there already), 0 captions written, 0 broken"
     content = out.read_bytes()
     assert run(pictures, "--checkpoints", *checkpoints.values(), "--csv", out) == 0
@@ -89,7 +92,7 @@ def test_every_picture_by_every_model(pictures, checkpoints, tmp_path, capsys):
 
 def test_goes_on_where_a_kill_cut_a_line(pictures, checkpoints, tmp_path, counted, capsys):
     """Cut anywhere at all, in a letter, in quotes, in the header: the second run ends with the table of the first."""
-    out, arguments = tmp_path / "out.csv", ["--checkpoints", checkpoints["one/best"], checkpoints["third"], "--csv"]
+    out, arguments = tmp_path / "out.csv", ["--checkpoints", checkpoints["one/checkpoint"], checkpoints["third"], "--csv"]
     assert run(pictures, *arguments, out) == 0
     whole, rows = out.read_bytes(), read(out)
     ends = {whole.index(name) + len(name) - 1 for name in (b"quoted", b"\nd.png", "写".encode(), b"third")}
@@ -124,22 +127,23 @@ def test_only_what_is_new_is_computed(pictures, checkpoints, tmp_path, counted):
     out = tmp_path / "out.csv"
     assert run(pictures, "--checkpoint", checkpoints["third"], "--csv", out) == 0
     shutil.copy(pictures / "a.jpg", pictures / "new.jpg")
-    assert run(pictures, "--checkpoints", checkpoints["third"], checkpoints["one/best"], "--csv", out) == 0
+    assert run(pictures, "--checkpoints", checkpoints["third"], checkpoints["one/checkpoint"], "--csv", out) == 0
     assert counted == [5, 1, 6] and len(read(out)) == 12
 
 
 def test_each_picture_is_opened_once_a_model(pictures, checkpoints, monkeypatch, capsys):
     opened, original = [], Image.open
     monkeypatch.setattr(Image, "open", lambda source, *rest: opened.append(os.fspath(source)) or original(source, *rest))
-    assert run(pictures, "--checkpoints", checkpoints["third"], checkpoints["one/best"]) == 0
+    assert run(pictures, "--checkpoints", checkpoints["third"], checkpoints["one/checkpoint"]) == 0
     assert sorted(opened) == sorted(str(pictures / name) for name in NAMES * 2)
     rows = list(csv.reader(capsys.readouterr().out.splitlines(keepends=True), delimiter="\t"))
-    assert [row[:2] for row in rows] == [[name, model] for model in ("third", "best") for name in sorted(NAMES)]
+    names = caption.model_names([checkpoints["third"], checkpoints["one/checkpoint"]])
+    assert [row[:2] for row in rows] == [[name, model] for model in names for name in sorted(NAMES)]
 
 
 def test_a_broken_picture_is_a_row_with_its_error(pictures, checkpoints, tmp_path, capsys):
     (pictures / "a.jpg").write_bytes(b"")
-    out, arguments = tmp_path / "out.csv", ["--checkpoints", checkpoints["third"], checkpoints["one/best"], "--csv"]
+    out, arguments = tmp_path / "out.csv", ["--checkpoints", checkpoints["third"], checkpoints["one/checkpoint"], "--csv"]
     for _ in range(2):  # the second run computes nothing, and says the same of the folder
         assert run(pictures, *arguments, out) == 1
         printed, err = capsys.readouterr()
@@ -173,12 +177,49 @@ def test_several_captions_are_several_rows(pictures, checkpoints, tmp_path, caps
     assert run(pictures, *arguments) == 0 and out.read_bytes() == whole
 
 
-def test_model_names(tmp_path):
-    names = caption.model_names([tmp_path / "x/a/best", tmp_path / "y/a/best", tmp_path / "b/best", tmp_path / "last"])
-    assert names == ["x/a/best", "y/a/best", "b/best", "last"]
-    assert caption.model_names([caption.SHIPPED]) == ["clipcap"]
+def test_a_model_name_is_the_folder_and_its_weights(tmp_path):
+    places = {"a/best": b"1", "b/best": b"2", "a/checkpoint": b"1", "b/checkpoint": b"3"}
+    for place, weights in places.items():
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "model.safetensors").write_bytes(weights)
+    names = caption.model_names([tmp_path / place for place in places])
+    assert names == ["best@6b86b273", "best@d4735e3a", "a/checkpoint@6b86b273", "b/checkpoint@4e074085"]
+    assert [caption.model_names([tmp_path / place])[0] for place in places] == names, "whatever else is given"
+    assert caption.model_names([caption.SHIPPED])[0].startswith("clipcap@")
     with pytest.raises(InputError, match="is given twice"):
-        caption.model_names([str(tmp_path / "a"), str(tmp_path / "b"), str(tmp_path / "b" / ".." / "a")])
+        caption.model_names([str(tmp_path / "a/best"), str(tmp_path / "b/best"), str(tmp_path / "b" / ".." / "a/best")])
+    with pytest.raises(InputError, match=r"holds no model\.safetensors"):
+        caption.model_names([tmp_path])
+
+
+def test_separate_runs_and_models_trained_anew_are_different_models(pictures, checkpoints, tmp_path, counted):
+    """Training always writes to .../checkpoint: two runs' tables must not take one for the other."""
+    out, place = tmp_path / "out.csv", tmp_path / "run" / "checkpoint"
+    for name in PLACES[:2]:
+        assert run(pictures, "--checkpoint", checkpoints[name], "--csv", out) == 0
+    assert sum(counted) == 10
+    captioner = caption._load(caption._parser().parse_args(["-f", "x"]), checkpoints["third"])
+    for seed in (1, 2, 2):  # trained at one place, then anew; the third is the second once more
+        torch.manual_seed(seed)
+        captioner.model.clip_project.load_state_dict(
+            {k: torch.randn_like(v) for k, v in captioner.model.clip_project.state_dict().items()}
+        )
+        save_captioner(captioner, place)
+        assert run(pictures, "--checkpoint", place, "--csv", out) == 0
+    assert sum(counted) == 20 and len({row["model_name"] for row in read(out)}) == 4
+
+
+def test_a_folder_of_folders(pictures, checkpoints, tmp_path):
+    for place in ("zoo/lions", ".hidden"):
+        (pictures / place).mkdir(parents=True)
+        shutil.copy(pictures / "a.jpg", pictures / place / "a.jpg")
+    out = tmp_path / "out.csv"
+    assert run(pictures, "--checkpoint", checkpoints["third"], "--csv", out) == 0
+    assert [row["image_id"] for row in read(out)] == sorted(NAMES)
+    assert run(pictures, "--checkpoint", checkpoints["third"], "--csv", out, "--recursive") == 0
+    rows = read(out)
+    assert [row["image_id"] for row in rows] == [*sorted(NAMES), "zoo/lions/a.jpg"]
+    assert rows[-1]["caption"] == rows[0]["caption"]
 
 
 @pytest.mark.parametrize("content", ["image,caption\na.jpg,a dog\n", "no table", "image_id,model_name,caption,error\na,b\n",
@@ -209,10 +250,10 @@ def test_a_name_that_is_not_unicode(checkpoints, tmp_path, counted, capsys):
     (folder / "a.png").rename(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png"))
     for _ in range(2):
         assert run(folder, "--checkpoint", checkpoints["third"], "--csv", out) == 0
-    assert counted == [1] and b"caf\xe9.png,third," in out.read_bytes()
+    assert counted == [1] and b"caf\xe9.png,third@" in out.read_bytes()
     capsys.readouterr()
     assert run(folder, "--checkpoint", checkpoints["third"]) == 0
-    assert capsys.readouterr().out.startswith("caf�.png\tthird\t")
+    assert capsys.readouterr().out.startswith("caf�.png\tthird@")
 
 
 @pytest.mark.parametrize(
@@ -224,6 +265,7 @@ def test_a_name_that_is_not_unicode(checkpoints, tmp_path, counted, capsys):
      (["--folder", "PICTURES", "--num-return", "0"], "num_return must be at least 1"),
      (["--folder", "PICTURES", "--min_new_tokens", "50"], "min_new_tokens must lie between"),
      (["--folder", "PICTURES", "--batch-size", "0"], "--batch-size must be at least 1"),
+     (["-f", "a.jpg", "--recursive"], "--recursive; with -f"),
      (["-f", "a.jpg", "--csv", "out.csv"], "--csv and --checkpoints go with --folder"),
      (["-f", "a.jpg", "--checkpoints", "a", "b"], "--csv and --checkpoints go with --folder")],
 )  # fmt: skip

@@ -15,6 +15,7 @@ from helpers.data.tokens import load_tokens
 from helpers.errors import InputError
 from helpers.hub import load_language_model
 from helpers.models.clipcap import ClipCap
+from helpers.models.cross_attention import CrossAttentionCaptioner
 from helpers.models.decoder import DecoderCaptioner, DecoderConfig
 from tests.conftest import make_clip, make_gpt2
 
@@ -205,8 +206,8 @@ def test_a_decoder_without_its_tokenizer(decoder_folder, gpt2_folder):
         load_captioner(decoder_folder)
 
 
-def test_a_decoder_with_a_clip_that_has_no_grid(decoder_folder, clip_file):
-    with pytest.raises(InputError, match=r"takes image vectors of 128 numbers, .* gives no grid"):
+def test_a_decoder_with_a_clip_of_another_grid(decoder_folder, clip_file):
+    with pytest.raises(InputError, match=r"takes image vectors of 128 numbers, .* gives 64 \(memory_dim\)"):
         load_captioner(decoder_folder, clip=str(clip_file))
 
 
@@ -247,8 +248,28 @@ def test_a_captioner_that_looks_at_the_grid(resnet_file, clip_file, gpt2_folder,
     folder = save_captioner(captioner, tmp_path / "grid")
     pictures = sorted((photos / "Images").iterdir())[:2]
     assert load_captioner(folder).caption(pictures, max_new_tokens=5) == captioner.caption(pictures, max_new_tokens=5)
-    with pytest.raises(InputError, match=r"takes image vectors of 128 numbers, .* gives no grid"):
+    with pytest.raises(InputError, match=r"takes image vectors of 128 numbers, .* gives 64 \(grid_dim\)"):
         load_captioner(folder, clip=str(clip_file))
+
+
+@pytest.mark.parametrize("tuning", ["cross-attention", "mlps"])
+def test_a_gpt2_with_cross_attention(clip_file, gpt2_folder, photos, tmp_path, tuning):
+    encoder, tokens = load_clip(clip_file), load_tokens(gpt2_folder)
+    torch.manual_seed(0)
+    gpt2 = load_language_model(gpt2_folder)
+    model = CrossAttentionCaptioner.build(encoder.grid[1], gpt2, tokens.bos, tuning=tuning).eval()
+    with torch.no_grad():  # as if it had trained
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    captioner = Captioner(encoder, tokens, model, {"clip": str(clip_file), "language_model": str(gpt2_folder)})
+    folder = save_captioner(captioner, tmp_path / "cross")
+    kept = set(load_file(folder / "model.safetensors"))
+    assert kept == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert any(".mlp." in name for name in kept) == (tuning == "mlps") and not any(".attn." in name for name in kept)
+    pictures = sorted((photos / "Images").iterdir())[:3]
+    assert load_captioner(folder).caption(pictures, max_new_tokens=6) == captioner.caption(pictures, max_new_tokens=6)
+    assert "# Image captioner (cross-attention)" in (folder / "README.md").read_text()
 
 
 def test_config_of_before_there_were_choices(captioner, folder, photos):

@@ -54,10 +54,35 @@ def test_train_decoder_writes_a_checkpoint_that_captions(trained_decoder, photos
 def test_train_decoder_says_why_not(photos, clip_file, bert_folder, capsys, tmp_path):
     arguments = ["decoder", "--dataset", "flickr8k", "--data-dir", str(photos), "--tokenizer", str(bert_folder), "--out",
                  str(tmp_path / "out")]
-    assert train.main([*arguments, "--clip", str(clip_file)]) == 2
-    assert "is a ViT: give RN50 (--clip)" in capsys.readouterr().err
+    assert train.main([*arguments, "--clip", str(clip_file), "--encoder", "two-phases"]) == 2
+    assert "layer4 and attnpool cannot learn, for this CLIP has no such part" in capsys.readouterr().err
     assert train.main([*arguments, "--epochs", "2", "--unfreeze-epoch", "5"]) == 2
     assert "unfreeze_epoch=5: there are only epochs 0 to 1" in capsys.readouterr().err
+
+
+def test_train_cross_attention_writes_a_checkpoint_that_captions(photos, clip_file, gpt2_folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert train.main(
+        ["cross-attention", "--dataset", "flickr8k", "--data-dir", str(photos), "--clip", str(clip_file), "--language-model",
+         str(gpt2_folder), "--epochs", "1", "--heads", "2", "--tuning", "norms", "--gradient-checkpointing", "--out", str(out)]
+    ) == 0  # fmt: skip
+    told = capsys.readouterr().out
+    assert re.search(r"features: .* a picture, .* for 16: cached", told) and "cross-attention 33," in told
+    config = json.loads((out / "checkpoint" / "config.json").read_text())
+    assert config["system"] == "cross-attention" and config["model"]["tuning"] == "norms"
+    pictures = [str(path) for path in sorted((photos / "Images").iterdir())[:2]]
+    for decoding in ([], ["--beams", "3"], ["--top_p", "0.8", "--temperature", "1.5"]):
+        assert caption.main(["-f", *pictures, "--checkpoint", str(out / "checkpoint"), *decoding]) == 0
+        lines, err = capsys.readouterr()
+        assert [line.split("\t")[0] for line in lines.splitlines()] == pictures and not err
+
+
+def test_a_preset_may_bring_its_backbones(photos, capsys, tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr("helpers.environment.setup", lambda notebook, **given: asked.update(given) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train.main(["cross-attention", "--preset", "published", "--data-dir", str(photos), "--clip", "ViT-B/32"])
+    assert (asked["dataset"], asked["clip"], asked["language_model"]) == ("coco2017", "ViT-B/32", "gpt2-medium")
 
 
 def test_train_says_how_much_memory_a_step_takes(photos, clip_file, gpt2_folder, tmp_path, capsys):

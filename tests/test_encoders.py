@@ -1,11 +1,11 @@
-"""CLIP's ModifiedResNet grid, and the encoder that learns along."""
+"""CLIP's grid, a ModifiedResNet's cells or a ViT's patches, and the encoder that learns along, or encodes on the fly."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from helpers.data.encoders import LearningEncoder, grid_and_pooled, load_clip
+from helpers.data.encoders import LearningEncoder, clip, grid_and_pooled, load_clip
 from helpers.data.features import Pictures, cached_features
 from helpers.data.images import open_image
 from helpers.errors import InputError
@@ -29,19 +29,15 @@ def test_grid_is_what_the_attention_pool_reads(encoder, pixels):
         hook.remove()
     parts = encoder.encode_grid(pixels)
     assert encoder.grid == (4, 128) and parts["grid"].shape == (3, 4, 128)
+    assert (encoder.side, encoder.summary_rows) == (2, 0)
     torch.testing.assert_close(parts["pooled"], pooled.float())
     # Cell (row, column) of the map stands at row * width + column.
     torch.testing.assert_close(parts["grid"][:, 2], read[0][:, :, 1, 0].float())
 
 
-def test_a_vit_has_no_such_grid(clip_file):
-    encoder = load_clip(clip_file)
-    assert encoder.grid is None
-    with pytest.raises(InputError, match="is a ViT and has no grid"):
-        encoder.encode_grid(torch.zeros(1, 3, 32, 32))
-
-
-def test_grids_are_cached_beside_pooled_vectors(encoder, photos, tmp_path):
+@pytest.mark.parametrize("name", ["resnet_file", "clip_file"])
+def test_grids_are_cached_beside_pooled_vectors(name, request, photos, tmp_path):
+    encoder = load_clip(request.getfixturevalue(name))
     folder = photos / "Images"
     names = sorted(path.name for path in folder.iterdir())[:5]
     features = cached_features(encoder, folder, names, tmp_path, grid=True)
@@ -52,6 +48,22 @@ def test_grids_are_cached_beside_pooled_vectors(encoder, photos, tmp_path):
     assert cached_features(encoder, folder, names, tmp_path, grid=True).encoded == 0
     alone = cached_features(encoder, folder, names, tmp_path)
     assert alone.encoded == 5 and alone.batch(names).shape == (5, encoder.dim)
+
+
+@pytest.mark.parametrize("name", ["resnet_file", "clip_file"])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_frozen_on_the_fly_gives_what_the_cache_gives(name, mirrored, request, photos, tmp_path):
+    encoder = load_clip(request.getfixturevalue(name))
+    names = sorted(path.name for path in (photos / "Images").iterdir())[:5]
+    source = Pictures(encoder, photos / "Images", names)
+    source = source.in_a_mirror() if mirrored else source
+    cached = cached_features(encoder, photos / "Images", names, tmp_path, grid=True, mirrored=mirrored).batch(names)
+    live = LearningEncoder(encoder.model.visual, parts=())
+    fresh = live(source.batch(names)["pixels"])
+    assert fresh.keys() == cached.keys()
+    for part in cached:
+        assert fresh[part].dtype == torch.float32 and fresh[part].shape == cached[part].shape
+        torch.testing.assert_close(fresh[part], cached[part], atol=2e-3, rtol=2e-3)
 
 
 def test_mirrored_features_are_those_of_the_mirrored_picture(encoder, tmp_path):
@@ -85,6 +97,50 @@ def test_only_the_last_parts_learn_and_only_when_it_is_time(encoder, pixels):
     live(pixels)["pooled"].sum().backward()
     learned = {name.split(".")[0] for name, p in live.visual.named_parameters() if p.grad is not None}
     assert learned == {"layer4", "attnpool"} and all(p.dtype == torch.float32 for p in live.parameters())
+
+
+@pytest.mark.parametrize("name", ["resnet_file", "clip_file"])
+def test_without_parts_nothing_learns(name, request):
+    encoder = load_clip(request.getfixturevalue(name))
+    encoder.model.requires_grad_(True)
+    before = {name: value.clone() for name, value in encoder.model.visual.state_dict().items()}
+    live = LearningEncoder(encoder.model.visual, parts=()).train()
+    assert not live.learning and not any(part.training for part in live.modules())
+    for live.learning in (False, True):  # the switch has nothing to switch
+        parts = live(torch.randn(2, 3, encoder.resolution, encoder.resolution))
+        assert not any(part.requires_grad for part in (*parts.values(), *live.parameters()))
+    for name, value in encoder.model.visual.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_a_frozen_encoder_keeps_its_precision(clip_file):
+    """Not only for speed: the text tower asks the image tower what precision it has."""
+    half = load_clip(clip_file)
+    clip.model.convert_weights(half.model)
+    live = LearningEncoder(half.model.visual, parts=())
+    assert live.visual.conv1.weight.dtype == torch.float16 and half.encode_texts(["a dog"]).shape == (1, half.dim)
+    assert live(torch.zeros(1, 3, 32, 32))["grid"].dtype == torch.float32
+
+
+def test_a_vit_learns_whole_or_by_its_own_parts(clip_file):
+    visual = load_clip(clip_file).model.visual
+    for parts, learned in ((LearningEncoder.ALL, {name for name, _ in visual.named_parameters()}),
+                           (("ln_post", "proj"), {"ln_post.weight", "ln_post.bias", "proj"})):  # fmt: skip
+        visual.zero_grad()
+        live = LearningEncoder(visual, parts)
+        live.learning = True
+        sum(part.square().sum() for part in live(torch.randn(2, 3, 32, 32)).values()).backward()
+        assert {name for name, p in visual.named_parameters() if p.grad is not None} == learned
+
+
+def test_a_vit_has_no_last_stage_to_fine_tune(clip_file):
+    with pytest.raises(InputError, match=r"layer4 and attnpool cannot learn.* only .*ln_post\. It is a ViT: give RN50 \("):
+        LearningEncoder(load_clip(clip_file).model.visual)
+
+
+def test_a_part_that_a_resnet_has_not(encoder):
+    with pytest.raises(InputError, match=r"layer5 cannot learn, .* no such part, only conv1, .*layer4, attnpool$"):
+        LearningEncoder(encoder.model.visual, ("layer4", "layer5"))
 
 
 @pytest.mark.parametrize(("parts", "gathers"), [(LearningEncoder.FINE_TUNED, False), (LearningEncoder.ALL, True)])

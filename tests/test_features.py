@@ -9,7 +9,7 @@ import torch
 
 from helpers.data import features as cache
 from helpers.data.encoders import load_clip
-from helpers.data.features import cached_features
+from helpers.data.features import CachePlan, cached_features, plan_cache
 from helpers.errors import InputError
 from tests.conftest import make_clip
 
@@ -128,3 +128,106 @@ def test_a_plain_state_dict_gives_the_same_vectors(encoder, folder, names, tmp_p
     plain = load_clip(tmp_path / "state.pt")
     pictures = [folder / name for name in names[:3]]
     torch.testing.assert_close(plain.encode_images(pictures), encoder.encode_images(pictures), atol=5e-3, rtol=1e-2)
+
+
+# --- Cached, or on the fly -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """Call it with the free bytes that the disk shall have."""
+    return lambda count: monkeypatch.setattr("shutil.disk_usage", lambda _: type("usage", (), {"free": count}))
+
+
+@pytest.fixture
+def kaggle(monkeypatch, tmp_path):
+    working = tmp_path / "working"
+    working.mkdir()
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    monkeypatch.setattr(cache, "KAGGLE", working)
+    return working
+
+
+VIT_L = type("encoder", (), {"dim": 768, "grid": (257, 1024)})
+
+
+def test_a_plan_says_whether_features_fit(tmp_path, free):
+    free(17 * 10**9)
+    plan = plan_cache(VIT_L, 118_287, tmp_path / "not" / "yet", grid=True)
+    assert plan == CachePlan(bytes_per_picture=2 * (257 * 1024 + 768), pictures=118_287, free=17 * 10**9) and not plan.cached
+    assert str(plan) == ("features: 528 kB a picture, 62.4 GB for 118,287: more than 80% of the 17.0 GB free, so CLIP runs "
+                         "anew in each epoch")  # fmt: skip
+    pooled = plan_cache(VIT_L, 118_287, tmp_path, grid=False)
+    assert pooled.cached and str(pooled) == "features: 2 kB a picture, 181.7 MB for 118,287: cached"
+    assert not (tmp_path / "not").exists()
+
+
+@pytest.mark.parametrize(("room", "fits"), [(125, True), (124, False), (0, False)])
+def test_a_plan_leaves_a_margin(room, fits):
+    assert CachePlan(bytes_per_picture=10, pictures=10, free=room).cached == fits
+
+
+def test_a_plan_counts_mirrored_pictures_at_once(tmp_path, free):
+    free(2 * 10**9)
+    assert plan_cache(VIT_L, 2000, tmp_path, grid=True).cached
+    assert not plan_cache(VIT_L, 2000, tmp_path, grid=True, copies=2).cached
+    both = plan_cache(VIT_L, 1000, tmp_path, grid=True, copies=2) + plan_cache(VIT_L, 500, tmp_path, grid=True)
+    assert both == plan_cache(VIT_L, 2500, tmp_path, grid=True)
+
+
+def test_pictures_in_the_cache_need_no_more_room(encoder, folder, names, tmp_path, free):
+    place = tmp_path / "cache"
+    plan = lambda **options: plan_cache(encoder, names, place, grid=True, image_dir=folder, **options)  # noqa: E731
+    before = plan()
+    assert plan_cache(encoder, names * 2, place, grid=True, image_dir=folder) == before, "each picture once"
+    cached_features(encoder, folder, names[:7], place, grid=True)
+    assert (before.present, plan().present, plan(copies=2).present) == (0, 7, 7)
+    cached_features(encoder, folder, names, place, grid=True)
+    cached_features(encoder, folder, names[:3], place, grid=True, mirrored=True)
+    free(0)
+    assert plan().needed == 0 and plan().cached and str(plan()) == str(before)
+    half = plan(copies=2)
+    assert (half.pictures, half.present, half.cached) == (2 * len(names), len(names) + 3, False)
+    assert f"({len(names) + 3} of them cached already)" in str(half)
+    assert (plan_cache(encoder, names[:3], place, grid=True, image_dir=folder, copies=2)
+            + plan_cache(encoder, names[3:], place, grid=True, image_dir=folder)).needed == 0  # fmt: skip
+    os.utime(folder / names[0], (1, 1))
+    assert plan().present == len(names) - 1
+    next(place.glob("*grid/index.jsonl")).write_text("no index")
+    assert plan().present == 0
+    with pytest.raises(InputError, match="pictures: give their file names"):
+        plan_cache(encoder, 5, place, grid=True, image_dir=folder)
+
+
+def test_on_kaggle_the_quota_counts_not_the_disk(kaggle, tmp_path, free, monkeypatch):
+    free(70 * 10**9)
+    monkeypatch.setattr(cache, "KAGGLE_BYTES", 10_000)
+    (kaggle / "outputs" / "run").mkdir(parents=True)
+    (kaggle / "outputs" / "run" / "model").write_bytes(bytes(3_000))
+    (tmp_path / "archive").write_bytes(bytes(50_000))
+    (kaggle / "photos").symlink_to(tmp_path)
+    (kaggle / "archive").symlink_to(tmp_path / "archive")
+    links = len(str(tmp_path / "archive"))
+    plan = lambda place: plan_cache(VIT_L, 1, place, grid=False)  # noqa: E731
+    assert plan(kaggle / "data" / "cache").free == 7_000 - links
+    assert plan(tmp_path / "elsewhere").free == 70 * 10**9
+    (kaggle / "more").write_bytes(bytes(8_000))
+    assert plan(kaggle).free == 0 and not plan(kaggle).cached
+    (kaggle / "more").unlink()
+    free(500)
+    assert plan(kaggle).free == 500
+    monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE")
+    free(70 * 10**9)
+    assert plan(kaggle).free == 70 * 10**9
+
+
+def test_the_quota_is_the_last_guard_too(kaggle, encoder, folder, names, monkeypatch):
+    monkeypatch.setattr(cache, "KAGGLE_BYTES", 100)
+    with pytest.raises(InputError, match="make room"):
+        cached_features(encoder, folder, names, kaggle / "cache")
+
+
+def test_sizes_are_readable():
+    assert [cache._size(n) for n in (0, 512, 2_049, 3_400_000, 62_400_000_000)] == [
+        "0 bytes", "512 bytes", "2 kB", "3.4 MB", "62.4 GB"
+    ]  # fmt: skip

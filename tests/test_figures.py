@@ -186,6 +186,18 @@ def test_bars_have_whiskers_at_their_intervals():
     assert all(text.get_window_extent().x1 <= figure.canvas.get_width_height()[0] for text in axes.texts)
 
 
+def test_dots_stand_on_their_intervals():
+    figure = figures.dots({"ours": (0.8, 0.7, 0.95), "theirs": (0.5, 0.5, 0.6)}, "CIDEr", line=0.8)
+    (axes,) = figure.axes
+    reference, drawn = axes.lines
+    assert set(reference.get_xdata()) == {0.8} and list(drawn.get_xdata()) == [0.8, 0.5]
+    (intervals,) = axes.collections
+    assert np.allclose([segment[:, 0] for segment in intervals.get_segments()], [[0.7, 0.95], [0.5, 0.6]])
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["ours", "theirs"]
+    figure.canvas.draw()
+    assert all(text.get_window_extent().x1 <= figure.canvas.get_width_height()[0] for text in axes.texts)
+
+
 def test_histogram_shows_shares():
     (axes,) = figures.histogram({"a": [1, 1, 2, 3], "b": [3] * 50}, "words", bins=[1, 2, 3, 4]).axes
     outlines = [patch for patch in axes.patches if not patch.get_fill()]

@@ -63,6 +63,14 @@ def moved(run, captioner):
     return [name for name in before if not torch.equal(before[name], after[name])]
 
 
+def test_without_room_for_grids_both_phases_take_pixels(run, captions, monkeypatch, capsys):
+    monkeypatch.setattr("helpers.data.features._free", lambda folder: 1000)
+    captioner, history = train_decoder(run, captions, SETTINGS, run.output_dir, **SIZES)
+    assert "so CLIP runs anew in each epoch" in capsys.readouterr().out
+    assert changed(run, captioner) == {"layer4", "attnpool"} and history.epochs["encoder_rate"][0] == 0
+    assert not list(run.cache_dir.rglob("features.f16"))
+
+
 def test_frozen_is_frozen_to_the_bit(run, captions):
     frozen = train_decoder(run, captions, replaced(encoder="frozen"), run.output_dir, **SIZES)[0]
     assert not changed(run, frozen) and "learned" not in frozen.config

@@ -33,6 +33,7 @@ ALLOWED = {
     "figures": BASE | {"data"},  # it opens pictures
     "overlays": BASE | {"data", "figures", "captioner"},
     "captioner": BASE | {"data"},
+    "experiments": BASE | {"settings", "recipes", "data", "java", "metrics", "figures", "captioner"},
     "original_clipcap": BASE | {"data"},
     "checkpoints": BASE | {"data", "models", "captioner", "original_clipcap", "model_card"},
 }

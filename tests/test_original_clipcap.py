@@ -124,7 +124,8 @@ def test_same_logits_and_same_caption(reference, whole, gpt2_folder, clip_file, 
         torch.testing.assert_close(model.gpt(inputs_embeds=inputs).logits[0], reference.logits(vector, words),
                                    atol=1e-5, rtol=1e-5)  # fmt: skip
     captions = captioner.caption_features(vectors, max_new_tokens=12)
-    assert captions == [reference.greedy(vector, captioner.tokens.tokenizer, 12) for vector in vectors]
+    theirs = [reference.greedy(vector, captioner.tokens.tokenizer, 12) for vector in vectors]
+    assert captions == [" ".join(caption.split()) for caption in theirs]  # ours keeps a caption on one line
     assert len(set(captions)) > 1
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +15,7 @@ from helpers.errors import InputError
 from helpers.figures import render
 from helpers.models.decoder import DecoderCaptioner, DecoderConfig
 from helpers.overlays import (
+    Look,
     agreement,
     crop,
     look,
@@ -22,6 +24,7 @@ from helpers.overlays import (
     occlusion_maps,
     overlay_grid,
     pooled_share,
+    truth,
     word_maps,
     words_of,
 )
@@ -34,18 +37,19 @@ def test_word_maps_are_the_mean_look_without_the_pooled_vector():
     attention[0, :, :, 1] = layers[:, None]
     attention[0, :, 0, 1, :2] += 0.1  # two heads that differ, with the same mean
     attention[0, :, 1, 1, :2] -= 0.1
-    maps = word_maps(attention)
+    maps = word_maps(attention, side=2)
     torch.testing.assert_close(maps, torch.tensor([[[[0.25, 0.25], [0.25, 0.25]], [[0.4, 0.2], [0.0, 0.4]]]]))
-    torch.testing.assert_close(pooled_share(attention), torch.tensor([[0.2, 0.5]]))
-    assert torch.equal(word_maps(attention, side=2), maps)
+    torch.testing.assert_close(pooled_share(attention, side=2), torch.tensor([[0.2, 0.5]]))
+    first = attention.roll(1, dims=-1)  # a ViT's order: what has no place comes first
+    assert torch.equal(word_maps(first, side=2, first=1), maps)
+    assert torch.equal(pooled_share(first, side=2, first=1), pooled_share(attention, side=2))
 
 
-@pytest.mark.parametrize(("cells", "side", "message"), [(6, None, "6 grid cells are not a square of 2 x 2"),
-                                                        (4, 3, "4 grid cells are not a square of 3 x 3"),
-                                                        (0, None, "pooled vector only")])  # fmt: skip
-def test_maps_need_a_square_grid(cells, side, message):
+@pytest.mark.parametrize(("rows", "side", "message"), [(7, 3, "7 rows do not hold a grid of 3 x 3 cells from row 1 on"),
+                                                       (2, 1, "pooled vector only")])  # fmt: skip
+def test_maps_need_a_whole_grid(rows, side, message):
     with pytest.raises(InputError, match=message):
-        word_maps(torch.ones(1, 1, 1, 2, cells + 1), side)
+        word_maps(torch.ones(1, 1, 1, 2, rows), side, first=1)
 
 
 def test_a_real_decoder_gives_one_map_of_each_kind_a_token():
@@ -58,7 +62,7 @@ def test_a_real_decoder_gives_one_map_of_each_kind_a_token():
 
     pixels, tokens = torch.randn(3, 6, 6), torch.randint(0, 11, (4,))
     _, attention = model(encode(pixels[None]), tokens[None], return_attention=True)
-    looks, drops = word_maps(attention.image)[0], occlusion_maps(model, encode, pixels, tokens, side=3)
+    looks, drops = word_maps(attention.image, side=3)[0], occlusion_maps(model, encode, pixels, tokens, side=3)
     assert looks.shape == drops.shape == (4, 3, 3)
     torch.testing.assert_close(looks.sum(dim=(1, 2)), torch.ones(4))
     assert (drops != 0).all() and agreement(looks, drops).abs().le(1).all()
@@ -252,3 +256,17 @@ def test_the_crop_is_the_square_that_clip_sees(clip_file):
     assert crop(wide).size == (100, 100)
     cropped, whole = (encoder.pixels(image)[..., 2:-2] for image in (crop(wide), wide))  # its edge has neighbours only in one
     torch.testing.assert_close(cropped, whole, atol=0.02, rtol=0)
+
+
+def test_truth_tells_a_true_overlay_from_a_false_one():
+    torch.manual_seed(0)
+    drops = [torch.rand(2, 3, 3) + 1 for _ in range(12)]  # (W, S, S): every word hangs on the picture
+    true = truth([Look("", ["a", "b"], d / d.sum(dim=(1, 2), keepdim=True), d, torch.zeros(2)) for d in drops])
+    assert true.agreement == pytest.approx(np.ones(12)) and (true.hits == 1).all() and true.better
+    assert abs(true.chance.mean()) < 0.3 and "agrees with covering better than" in str(true)
+    false = truth([Look("", ["a", "b"], torch.rand(2, 3, 3), d, torch.zeros(2)) for d in drops])
+    assert not false.better and "does not agree" in str(false)
+    idle = Look("", ["a"], torch.rand(1, 3, 3), torch.zeros(1, 3, 3), torch.zeros(1))
+    assert len(truth([*[Look("", ["a"], d[:1], d[:1], torch.zeros(1)) for d in drops[:3]], idle]).hits) == 3
+    with pytest.raises(InputError, match="nothing to compare"):
+        truth([idle, idle])

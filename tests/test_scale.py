@@ -55,7 +55,7 @@ def decoder(photos, resnet_file, bert_folder, tmp_path):
 
 
 def weights(captioner):
-    parts = [captioner.model] + ([captioner.encoder.model.visual] if captioner.encoder.grid else [])
+    parts = [captioner.model] + ([captioner.encoder.model.visual] if captioner.config.get("learned") else [])
     return torch.cat([value.detach().float().flatten() for part in parts for value in part.state_dict().values()])
 
 
@@ -234,7 +234,8 @@ def test_settings_have_one_home():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [({"accumulate": 0}, "accumulate=0"), ({"checkpoint_steps": -1}, "checkpoint_steps=-1: give 0 or more"),
-     ({"warmup_share": 1.5}, "warmup_share=1.5 is a share"), ({"patience": -2}, "patience=-2")],
+     ({"warmup_share": 1.5}, "warmup_share=1.5 is a share"), ({"patience": -2}, "patience=-2"),
+     ({"share": 0.0}, "share=0.0"), ({"share": 1.5}, "share=1.5"), ({"share": float("nan")}, "share=nan")],
 )  # fmt: skip
 def test_settings_that_cannot_be_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
@@ -267,13 +268,15 @@ def test_a_notebook_forks_where_a_script_starts_again(monkeypatch):
 
 
 def test_loggers_by_flag(monkeypatch, tmp_path):
-    made = []
+    made, Begun = [], type("Begun", (), {"experiment": None})
     for name, logger in (("tensorboard", "TensorBoardLogger"), ("wandb", "WandbLogger")):
         with monkeypatch.context() as missing, pytest.raises(InputError, match=f"pip install {name}"):
             missing.setitem(sys.modules, name, None)
             LogSettings(name)
-        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-        monkeypatch.setattr(f"lightning.pytorch.loggers.{logger}", lambda *_, **options: made.append(options))
+        package = types.ModuleType(name)
+        package.Error = RuntimeError
+        monkeypatch.setitem(sys.modules, name, package)
+        monkeypatch.setattr(f"lightning.pytorch.loggers.{logger}", lambda *_, **options: made.append(options) or Begun())
     make_logger(LogSettings("tensorboard"), tmp_path)
     log = LogSettings("wandb", entity="we", project_name="captions", exp_name="first", offline=True)
     for resume in (False, True, False):
@@ -283,3 +286,17 @@ def test_loggers_by_flag(monkeypatch, tmp_path):
     assert made[1]["version"] == made[2]["version"] != made[3]["version"], "a resumed run goes on in its own curve"
     with pytest.raises(InputError, match="logger='paper' is not known"):
         LogSettings("paper")
+
+
+def test_weights_and_biases_says_in_a_sentence_why_not(monkeypatch, tmp_path):
+    class Refused:
+        @property
+        def experiment(self):
+            raise RuntimeError("No API key configured. Use `wandb login` to log in.")
+
+    package = types.ModuleType("wandb")
+    package.Error = RuntimeError
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger", lambda **_: Refused())
+    with pytest.raises(InputError, match=r"Weights & Biases: No API key.*--offline"):
+        make_logger(LogSettings("wandb"), tmp_path)

@@ -1,5 +1,6 @@
 """Checkpoints on their way out. The clients are the real ones; only what would go over the network is caught."""
 
+import io
 import json
 import shutil
 import sys
@@ -51,7 +52,7 @@ def online(monkeypatch):
 @pytest.fixture
 def offline(monkeypatch):
     """The real look at the network, with nobody there."""
-    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: time.sleep(30))
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: time.sleep(30) or io.BytesIO())
 
 
 def contents(folder: Path) -> dict[str, bytes]:

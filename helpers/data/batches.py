@@ -125,7 +125,8 @@ class CaptionSampler(Sampler[Item]):
         else:
             pairs = [(i, j) for i, count in enumerate(counts) for j in range(count)]
         order = torch.randperm(len(pairs), generator=generator).tolist()
-        if isinstance(self.dataset.source, Pictures):  # all captions of a picture together, so that it is looked at once
+        if self.captions == "all" and isinstance(self.dataset.source, Pictures):
+            # All captions of a picture together, so that it is looked at once.
             place = torch.randperm(len(counts), generator=generator).tolist()
             order.sort(key=lambda k: place[pairs[k][0]])
         mirrored = [False] * len(counts)

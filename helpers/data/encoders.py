@@ -1,8 +1,15 @@
-"""CLIP as the captioners' eye: one vector a picture, or a grid of vectors beside it; frozen, or learning along."""
+"""CLIP as the captioners' eye: one vector a picture, or a grid of vectors beside it; frozen, or learning along.
+
+The grid is what CLIP's image tower holds just before it makes one vector of everything:
+
+    ModifiedResNet   (RN50)      S x S cells, row by row                    what its attention pool reads
+    ViT              (ViT-L/14)  [CLS], then S x S patches, row by row      hidden states after the last block
+"""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -27,9 +34,13 @@ with warnings.catch_warnings():  # clip imports pkg_resources, which advises aga
 class ClipEncoder:
     """OpenAI's CLIP, frozen and in eval mode, with its own preprocessing.
 
-    Attributes: `name` as it was asked for, `dim` (E, the size of the pooled vector), `grid` (M, C: cells and channels of
-    a ModifiedResNet's grid; None for a ViT), `resolution` (pixels a side), `fingerprint` (hex digest of weights and
-    preprocessing: the key of every cached feature).
+    Attributes: `name` as it was asked for, `dim` (E, the size of the pooled vector), `grid` (M, C: rows of the grid and
+    channels of each; (49, 2048) for RN50, (257, 1024) for ViT-L/14), `resolution` (pixels a side), `fingerprint` (hex
+    digest of weights and preprocessing: the key of every cached feature).
+
+    For drawing: `side` (S, cells a side: 7 for RN50, 16 for ViT-L/14) and `summary_rows`, how many rows of the grid stand
+    before the square because they have no place in the picture: 1 for a ViT, its [CLS], 0 for a ModifiedResNet. So
+    M = summary_rows + S * S, and the square alone is `grid[:, summary_rows:].unflatten(1, (S, S))`  # (B, S, S, C)
     """
 
     def __init__(self, model: nn.Module, name: str, device: str = "cpu"):
@@ -40,7 +51,9 @@ class ClipEncoder:
         self.device = device
         self.resolution = int(model.visual.input_resolution)
         self.dim = int(model.visual.output_dim)
-        self.grid = _grid_size(model.visual) if _is_resnet(model.visual) else None
+        self.grid = _grid_size(model.visual)
+        self.summary_rows = 0 if _is_resnet(model.visual) else 1
+        self.side = math.isqrt(self.grid[0] - self.summary_rows)
         self.preprocess = clip.clip._transform(self.resolution)
         self.take_fingerprint()
 
@@ -72,10 +85,8 @@ class ClipEncoder:
 
     @torch.no_grad()
     def encode_grid(self, pixels: Tensor) -> dict[str, Tensor]:
-        """What there is to look at, fp32: (B, 3, R, R) -> "grid" (B, M, C), cells row by row, and "pooled" (B, E)."""
-        if self.grid is None:
-            raise InputError(f"CLIP {self.name} is a ViT and has no grid of a ModifiedResNet: give RN50 (--clip)")
-        return {name: part.float() for name, part in grid_and_pooled(self.model.visual, pixels.to(self.device)).items()}
+        """What there is to look at, fp32: (B, 3, R, R) -> "grid" (B, M, C) and "pooled" (B, E), as `encode` gives it."""
+        return grid_and_pooled(self.model.visual, pixels.to(self.device))
 
     @torch.no_grad()
     def encode_images(self, images: Sequence[Path | str | Image.Image]) -> Tensor:
@@ -90,27 +101,50 @@ class ClipEncoder:
 
 
 def grid_and_pooled(visual: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
+    """One pass through CLIP's image tower: (B, 3, R, R) -> "grid" (B, M, C) and "pooled" (B, E), both fp32."""
+    forward = resnet_forward if _is_resnet(visual) else vit_forward
+    grid, pooled = forward(visual, pixels.type(visual.conv1.weight.dtype))  # OpenAI ships fp16
+    return {"grid": grid.float(), "pooled": pooled.float()}
+
+
+def resnet_forward(visual: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     """ModifiedResNet's own forward pass, keeping what its attention pool reads.
 
-    (B, 3, R, R) -> "grid" (B, M, C), for RN50 7 x 7 cells of 2048 channels, and "pooled" (B, E), CLIP's own vector.
+    (B, 3, R, R) -> grid (B, M, C), for RN50 7 x 7 cells of 2048 channels, and CLIP's own pooled vector (B, E).
     """
-    x = pixels.type(visual.conv1.weight.dtype)
     for n in "123":  # the stem
         x = getattr(visual, f"relu{n}")(getattr(visual, f"bn{n}")(getattr(visual, f"conv{n}")(x)))
     x = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.avgpool(x)))))  # (B, C, S, S)
-    return {"grid": x.flatten(2).transpose(1, 2), "pooled": visual.attnpool(x)}
+    return x.flatten(2).transpose(1, 2), visual.attnpool(x)
+
+
+def vit_forward(visual: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """VisionTransformer's own forward pass, keeping the hidden states after its last block.
+
+    (B, 3, R, R) -> grid (B, M, C), for ViT-L/14 [CLS] and 16 x 16 patches of 1024 channels, and CLIP's own pooled vector
+    (B, E). The grid is what the transformers library calls CLIPVisionModel's last_hidden_state: before ln_post, which CLIP
+    has trained for [CLS] alone.
+    """
+    x = visual.conv1(x).flatten(2).transpose(1, 2)  # (B, S*S, C)
+    cls = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)  # (B, 1, C)
+    x = visual.ln_pre(torch.cat([cls, x], dim=1) + visual.positional_embedding.to(x.dtype))  # (B, M, C)
+    x = visual.transformer(x.transpose(0, 1)).transpose(0, 1)  # its blocks want (M, B, C)
+    return x, visual.ln_post(x[:, 0]) @ visual.proj
 
 
 class LearningEncoder(nn.Module):
-    """A ModifiedResNet inside a model that trains: pixels in, grid and pooled vector out, gradients for some of its parts.
+    """CLIP's image tower inside a model that trains: pixels in, grid and pooled vector out, gradients for some of its parts.
 
-    parts: names of its children that may learn: FINE_TUNED in phase 2 of two, or ALL from the start. `learning` says
-    whether they do now; until then nothing here gets a gradient. Why a switch, where others would set requires_grad when
-    phase 2 begins: DDP notes which parameters want gradients when it wraps the model, and never synchronises the others.
+    parts: names of its children that may learn: FINE_TUNED in phase 2 of two (a ModifiedResNet's), ALL from the start, or
+    () for none: then it encodes on the fly what is too large to cache, the same numbers. `learning` says whether they do
+    now; until then nothing here gets a gradient. Why a switch, where others would set requires_grad when phase 2 begins:
+    DDP notes which parameters want gradients when it wraps the model, and never synchronises the others.
 
-    Weights are fp32, also where OpenAI ships fp16: there, a step of 1e-5 of a weight's size rounds to nothing. BatchNorm
-    goes on using the statistics that CLIP was trained with, for a caption batch's are noise beside them; only where
-    everything learns does it gather its own.
+    Weights that learn, and those beside them, are fp32, also where OpenAI ships fp16: there, a step of 1e-5 of a weight's
+    size rounds to nothing. BatchNorm goes on using the statistics that CLIP was trained with, for a caption batch's are
+    noise beside them; only where everything learns does it gather its own.
+
+    Raises InputError for parts that this tower has not.
     """
 
     FINE_TUNED = ("layer4", "attnpool")
@@ -118,7 +152,14 @@ class LearningEncoder(nn.Module):
 
     def __init__(self, visual: nn.Module, parts: tuple[str, ...] = FINE_TUNED):
         super().__init__()
-        self.visual = visual.float()
+        names = [name for name, _ in visual.named_parameters()]
+        missing = [part for part in parts if not any(name.startswith(part) for name in names)]
+        if missing:
+            children = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
+            raise InputError(f"{' and '.join(missing)} cannot learn, for this CLIP has no such part, only {children}"
+                             + ("" if _is_resnet(visual) else ". It is a ViT: give RN50 (--clip), or let all of it learn, or "
+                                "nothing (encoder='all', encoder='frozen')"))
+        self.visual = visual.float() if parts else visual
         self.parts = parts
         self.learning = False
         for name, parameter in visual.named_parameters():
@@ -182,8 +223,11 @@ def _is_resnet(visual: nn.Module) -> bool:
 
 
 def _grid_size(visual: nn.Module) -> tuple[int, int]:
-    cells, channels = visual.attnpool.positional_embedding.shape  # one position more: the mean of all cells
-    return cells - 1, channels
+    if _is_resnet(visual):
+        rows, channels = visual.attnpool.positional_embedding.shape
+        return rows - 1, channels  # one position is for the mean of all cells, which is no row of the grid
+    rows, channels = visual.positional_embedding.shape
+    return rows, channels
 
 
 def _is_torchscript(path: Path) -> bool:

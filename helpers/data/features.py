@@ -1,4 +1,5 @@
-"""Where batches get their pictures from: the cache of CLIP's features, or the pixels for an encoder that learns.
+"""Where batches get their pictures from: the cache of CLIP's features, or the pixels, for an encoder that learns or whose
+features the disk cannot hold (`plan_cache` says).
 
 The cache is one growing fp16 file a dataset and encoder, memory-mapped, safe against kills and damage:
 
@@ -12,12 +13,14 @@ from there. Blocks whose checksum does not fit are dropped and encoded anew.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +32,13 @@ from torch import Tensor
 from helpers.data.encoders import ClipEncoder
 from helpers.data.flips import mirror
 from helpers.data.images import open_image
-from helpers.environment import progress
+from helpers.environment import find_place, find_work_dir, progress
 from helpers.errors import InputError
 
 BLOCK = 256  # pictures a block: what a kill can cost at most
+SHARE = 0.8  # of the free disk that features may take: checkpoints and the system want some too
+KAGGLE = find_work_dir("kaggle")
+KAGGLE_BYTES = 20 * 10**9  # what Kaggle allows below it, whatever its disk says
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,8 @@ class Features:
 
 
 class Pictures:
-    """The pixels themselves, read when asked for. In place of Features where the encoder learns: features would be stale.
+    """The pixels themselves, read when asked for. In place of Features where the encoder learns, for features would be
+    stale, and where there is no room for them: a LearningEncoder with parts=() then makes the same numbers of the pixels.
 
     Every file is opened once at the start, so that a broken one is known before training, not in the middle of it; unless
     `broken` says which ones are, as Features do.
@@ -123,18 +130,13 @@ def cached_features(
 ) -> Features:
     """CLIP's features of `images` (file names in `image_dir`): read from the cache, encoded where missing.
 
-    grid: a ModifiedResNet's grid beside the pooled vector. mirrored: of the pictures seen in a mirror.
-    The cache is keyed by the folder, the encoder's fingerprint (weights and preprocessing), what is asked for, and each
-    file's name, size and time. Broken pictures are skipped and reported in `Features.broken`; raises InputError where none
-    could be read, and where the disk has no room for what is missing.
+    grid: CLIP's grid, a ModifiedResNet's cells or a ViT's patches, beside the pooled vector. mirrored: of the pictures seen
+    in a mirror. The cache is keyed by the folder, the encoder's fingerprint (weights and preprocessing), what is asked for,
+    and each file's name, size and time. Broken pictures are skipped and reported in `Features.broken`; raises InputError
+    where none could be read, and where the disk has no room for what is missing.
     """
-    if grid and encoder.grid is None:
-        encoder.encode_grid(torch.empty(0))  # says why not
-    size = encoder.grid if grid else None
-    width = encoder.dim + (size[0] * size[1] if size else 0)
-    key = f"{zlib.crc32(str(image_dir.resolve()).encode()):08x}-{encoder.fingerprint}"
-    key += "-grid" * grid + "-mirrored" * mirrored
-    folder = Path(cache_dir) / key
+    width = _width(encoder, grid)
+    folder = _folder(encoder, image_dir, cache_dir, grid, mirrored)
     folder.mkdir(parents=True, exist_ok=True)
     stamps = {image: _stamp(image, image_dir / image) for image in images}
     with FileLock(folder / "lock"):  # two notebooks may start on the same dataset at once
@@ -147,7 +149,108 @@ def cached_features(
         if not rows:
             first = next(iter(broken.values()), "no pictures were asked for")
             raise InputError(f"no picture of {image_dir.name} could be encoded: {first}")
-        return Features(store.open(), rows, broken, len(missing) - len(broken), size)
+        return Features(store.open(), rows, broken, len(missing) - len(broken), encoder.grid if grid else None)
+
+
+@dataclass(frozen=True)
+class CachePlan:
+    """Whether the features of a set of pictures are kept on the disk, or made anew whenever a batch needs them.
+
+    `pictures` counts their copies too (a mirrored picture is one more); `present` of them are in the cache and take no
+    more room; `free` is in bytes.
+    """
+
+    bytes_per_picture: int
+    pictures: int
+    free: int
+    present: int = 0
+
+    @property
+    def needed(self) -> int:
+        """Bytes still to be written."""
+        return self.bytes_per_picture * (self.pictures - self.present)
+
+    @property
+    def cached(self) -> bool:
+        """True where they fit, with a margin."""
+        return self.needed <= SHARE * self.free
+
+    def __add__(self, other: CachePlan) -> CachePlan:
+        """Of one encoder and disk: both sets at once, such as train, mirrored too, and val, as it is."""
+        return replace(self, pictures=self.pictures + other.pictures, present=self.present + other.present)
+
+    def __str__(self) -> str:
+        """One line. Where they fit it is the same on every machine, and before and after."""
+        total = f"{_size(self.bytes_per_picture * self.pictures)} for {self.pictures:,}"
+        start = f"features: {_size(self.bytes_per_picture)} a picture, {total}"
+        if self.cached:
+            return f"{start}: cached"
+        present = f" ({self.present:,} of them cached already)" if self.present else ""
+        return f"{start}{present}: more than {SHARE:.0%} of the {_size(self.free)} free, so CLIP runs anew in each epoch"
+
+
+def plan_cache(
+    encoder: ClipEncoder,
+    pictures: int | Sequence[str],
+    cache_dir: Path,
+    *,
+    grid: bool,
+    copies: int = 1,
+    image_dir: Path | None = None,
+) -> CachePlan:
+    """Whether `cached_features` of these pictures should be asked for at all: nothing is encoded or written.
+
+    pictures: their number, or, with `image_dir`, their file names: then those that are in the cache are not counted
+    again. Without, a second run would find the disk full of its own features and take it for too small. copies: 2 where
+    the mirrored ones are cached too; where only those of one split are, add the splits' plans.
+    """
+    count, present = pictures if isinstance(pictures, int) else len(set(pictures)), 0
+    if image_dir is not None:
+        if isinstance(pictures, int):
+            raise InputError("pictures: give their file names, not their number, to have the cached ones of image_dir counted")
+        stamps = {_stamp(image, image_dir / image) for image in pictures}
+        for mirrored in (False, True)[:copies]:
+            index = _folder(encoder, image_dir, cache_dir, grid, mirrored) / "index.jsonl"
+            present += sum(len(stamps.intersection(block)) for _, block, _ in _blocks(index))
+    return CachePlan(2 * _width(encoder, grid), copies * count, _free(cache_dir), present)
+
+
+def _width(encoder: ClipEncoder, grid: bool) -> int:
+    """Numbers a row: E, or M*C + E."""
+    return encoder.dim + (encoder.grid[0] * encoder.grid[1] if grid else 0)
+
+
+def _folder(encoder: ClipEncoder, image_dir: Path, cache_dir: Path, grid: bool, mirrored: bool) -> Path:
+    """Where in the cache such features lie."""
+    key = f"{zlib.crc32(str(image_dir.resolve()).encode()):08x}-{encoder.fingerprint}"
+    return Path(cache_dir) / (key + "-grid" * grid + "-mirrored" * mirrored)
+
+
+def _free(folder: Path) -> int:
+    """Bytes that may still be written to `folder`, which need not exist yet."""
+    folder = Path(folder).resolve()
+    free = shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.is_dir())).free
+    if find_place() == "kaggle" and folder.is_relative_to(KAGGLE.resolve()):
+        free = min(free, KAGGLE_BYTES - _used(KAGGLE))
+    return max(0, free)
+
+
+def _used(folder: Path) -> int:
+    """Bytes of all files below `folder`; links are not followed."""
+    used = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # temporary files come and go
+                used += os.lstat(os.path.join(place, name)).st_size
+    return used
+
+
+def _size(count: int) -> str:
+    """1000 bytes a kB, as disks count."""
+    for unit, size, digits in (("GB", 10**9, 1), ("MB", 10**6, 1), ("kB", 10**3, 0)):
+        if count >= size:
+            return f"{count / size:.{digits}f} {unit}"
+    return f"{count} bytes"
 
 
 def _as_rows(encoder: ClipEncoder, grid: bool, mirrored: bool) -> Callable[[Tensor], Tensor]:
@@ -164,7 +267,7 @@ def _as_rows(encoder: ClipEncoder, grid: bool, mirrored: bool) -> Callable[[Tens
 
 
 def _check_room(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
+    free = _free(folder)
     if needed > free:
         raise InputError(
             f"the features take {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free: make room, use fewer "
@@ -230,12 +333,7 @@ class _Store:
         """Keep the blocks up to the first that is damaged; cut both files there."""
         whole, end = [], 0
         with open(self.data, "rb") as file:
-            for line in self.index.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    block = json.loads(line)
-                    stamps, crc = block["images"], block["crc"]
-                except (json.JSONDecodeError, KeyError, TypeError):
-                    break
+            for line, stamps, crc in _blocks(self.index):
                 content = file.read(len(stamps) * 2 * self.width)
                 if len(content) != len(stamps) * 2 * self.width or zlib.crc32(content) != crc:
                     break
@@ -249,6 +347,16 @@ class _Store:
         text = "".join(line + "\n" for line in whole)
         if self.index.read_text(encoding="utf-8", errors="replace") != text:
             self.index.write_text(text, encoding="utf-8")
+
+
+def _blocks(index: Path) -> Iterator[tuple[str, list[str], int]]:
+    """The lines of an index up to the first that is damaged, each with its block's stamps and checksum."""
+    for line in index.read_text(encoding="utf-8", errors="replace").splitlines() if index.is_file() else ():
+        try:
+            block = json.loads(line)
+            yield line, block["images"], block["crc"]
+        except (json.JSONDecodeError, KeyError, TypeError):
+            return
 
 
 def _stamp(image: str, path: Path) -> str:

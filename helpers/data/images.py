@@ -49,15 +49,18 @@ def open_image(source: str | PathLike | BinaryIO | Image.Image) -> Image.Image:
         raise InputError(f"{name}: truncated or damaged ({error}); copy or download it again") from error
 
 
-def find_images(folder: str | PathLike) -> list[Path]:
-    """The pictures directly in `folder`, by file name extension, sorted by name. Hidden files are passed over.
+def find_images(folder: str | PathLike, *, recursive: bool = False) -> list[Path]:
+    """The pictures directly in `folder`, or also in the folders inside it, by file name extension, sorted by path.
+
+    Hidden files and folders are passed over.
 
     Raises InputError where the folder is missing or holds no picture.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{shown(folder)}: there is no such folder")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS and not path.name.startswith("."))
+    listed = (path for path in folder.glob("**/*" if recursive else "*") if path.suffix.lower() in EXTENSIONS)
+    found = sorted(path for path in listed if not any(part.startswith(".") for part in path.relative_to(folder).parts))
     if not found:
         raise InputError(f"{shown(folder)}: no picture in this folder (looked for {', '.join(sorted(EXTENSIONS))})")
     return found

@@ -33,11 +33,11 @@ class Tokens:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids` up to the first eos, special tokens left out, blanks trimmed."""
+        """The text of `ids` up to the first eos, special tokens left out, on one line: one blank between words."""
         ids = [int(token) for token in ids]
         if self.eos in ids:
             ids = ids[: ids.index(self.eos)]
-        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        return " ".join(self.tokenizer.decode(ids, skip_special_tokens=True).split())
 
 
 def load_tokens(name: str | Path) -> Tokens:

@@ -81,15 +81,16 @@ def causal_mask(length: int, total: int, device: torch.device | None = None) -> 
 class MultiHeadAttention(nn.Module):
     """H attentions side by side, each in its own D/H dimensions (section 3.2.2 of Vaswani et al.).
 
-    Self-attention where keys and values are made of the same sequence as the queries, cross-attention where of another.
+    Self-attention where keys and values are made of the same sequence as the queries, cross-attention where of another,
+    whose width may differ (`memory_dim`).
     """
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, memory_dim: int | None = None):
         super().__init__()
         self.heads = heads
         self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
+        self.key = nn.Linear(memory_dim or width, width)
+        self.value = nn.Linear(memory_dim or width, width)
         self.output = nn.Linear(width, width)
 
     def keys_values(self, x: Tensor) -> KeysValues:
