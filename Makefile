@@ -31,4 +31,4 @@ tiny: install  ## make data/tiny anew, about 13 minutes on 2 cores
 	$(BIN)/python -m helpers.pretrain
 
 clean:
-	rm -rf outputs data/scenes data/cache
+	rm -rf outputs data/scenes data/scenes-sketch data/scenes10 data/cache

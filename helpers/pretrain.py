@@ -236,6 +236,36 @@ def make_bert(out: Path, recipe: Recipe) -> None:
         BertTokenizerFast(tokenizer_object=pieces._tokenizer).save_pretrained(temporary)
 
 
+def make_text_tower(out: Path, recipe: Recipe, kind: str) -> None:
+    """A small DistilBERT or BERT that has learned to guess words left out of captions, with BERT's tokenizer beside it.
+
+    Devlin et al., "BERT", 2019 (arXiv 1810.04805), section 3.1: of 15 % of the pieces, 80 % are masked, 10 % exchanged.
+    """
+    import transformers
+
+    seed_everything(recipe.seed)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out / "bert")
+    texts = [caption for _, five in scene_stream(recipe.seed, recipe.captions) for caption in five]
+    if kind == "distilbert":
+        sizes = dict(dim=128, hidden_dim=512, n_layers=2, n_heads=4, max_position_embeddings=64)
+        net = transformers.DistilBertForMaskedLM(transformers.DistilBertConfig(vocab_size=len(tokenizer), **sizes))
+    else:
+        sizes = dict(hidden_size=128, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4,
+                     max_position_embeddings=64)  # fmt: skip
+        net = transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=len(tokenizer), **sizes))
+    left_out = transformers.DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15)
+    steps = len(texts) // 64
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=max(2, steps), pct_start=0.1)
+    order = torch.randperm(len(texts)).tolist()
+    for start in progress(range(0, steps * 64, 64), desc=kind):
+        batch = left_out([tokenizer(texts[n], truncation=True, max_length=64) for n in order[start : start + 64]])
+        _step(net, net(**batch).loss, [(optimizer, schedule)])
+    with atomic_path(out / kind) as temporary:
+        net.base_model.half().save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+
+
 def make_captioner(out: Path, recipe: Recipe, system: str) -> None:
     """A captioner trained by the recipe of its notebook, on the scenes' train split."""
     from helpers import recipes
@@ -260,6 +290,8 @@ PARTS = {
     "clipcap": partial(make_captioner, system="clipcap"),
     "clip-rn": partial(make_clip, name="clip-rn", sizes=CLIP_RN_SIZES),
     "bert": make_bert,
+    "distilbert": partial(make_text_tower, kind="distilbert"),
+    "bert-small": partial(make_text_tower, kind="bert-small"),
     "decoder": partial(make_captioner, system="decoder"),
     "cross-attention": partial(make_captioner, system="cross-attention"),
 }

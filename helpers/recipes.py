@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import random
 import sys
 import time
 from collections.abc import Mapping
@@ -15,12 +13,14 @@ from typing import TYPE_CHECKING
 from helpers import figures
 from helpers.captioner import Captioner
 from helpers.checkpoints import save_captioner
-from helpers.data.batches import CaptionDataset, caption_loader
+from helpers.clip_from_scratch import train_clip
+from helpers.contrast import train_dual_encoder
+from helpers.data.batches import CaptionDataset, caption_loader, draw_share
 from helpers.data.datasets import Captions
 from helpers.data.encoders import LearningEncoder, load_clip
 from helpers.data.features import Features, Pictures, cached_features, plan_cache
 from helpers.data.tokens import load_tokens
-from helpers.devices import find_devices, first_process
+from helpers.devices import find_devices, first_process, picture_workers
 from helpers.environment import Run, seed_everything
 from helpers.errors import InputError
 from helpers.hub import load_language_model
@@ -88,6 +88,25 @@ PRESETS: dict[str, dict[str, tuple[dict, dict]]] = {
         ),
         # What is trained of Xiangyu-Lou/Image-Captions; its backbones are in environment.DEFAULTS.
         "published": ({"learning_rate": 1e-4, "batch_size": 32}, {"tuning": "mlps", "gradient_checkpointing": True}),
+    },
+    "clip": {
+        "full": ({"epochs": 30, "batch_size": 256, "learning_rate": 1e-3, "weight_decay": 0.1, "schedule": "cosine",
+                  "captions": "all"}, {}),
+        "tiny": ({"epochs": 3, "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 0.1, "schedule": "cosine",
+                  "captions": "all"}, {}),
+    },
+    "dual-encoder": {
+        "full": ({"learning_rate": 1e-3, "batch_size": 128, "weight_decay": 1e-3, "schedule": "cosine", "mirrored": True}, {}),
+        "tiny": (
+            {"epochs": 3, "batch_size": 128, "learning_rate": 2e-3, "weight_decay": 1e-3, "schedule": "cosine",
+             "captions": "all"},
+            {"image_rate": 0.1, "text_rate": 1.0, "dropout": 0.0},
+        ),
+        # richardwzhu/image-captioning-CLIP, whose rate falls by a fifth where the loss no longer does: here, by a line.
+        "published": (
+            {"epochs": 2, "batch_size": 32, "learning_rate": 1e-3, "weight_decay": 1e-3, "captions": "all"},
+            {"loss": "soft-targets"},
+        ),
     },
 }  # fmt: skip
 
@@ -186,7 +205,8 @@ def train_cross_attention(
     return captioner, _train(run, captions, captioner, settings, folder, devices=devices, resume=resume, log=log)
 
 
-TRAIN = {"clipcap": train_clipcap, "decoder": train_decoder, "cross-attention": train_cross_attention}
+TRAIN = {"clipcap": train_clipcap, "decoder": train_decoder, "cross-attention": train_cross_attention,
+         "dual-encoder": train_dual_encoder, "clip": train_clip}  # fmt: skip
 
 
 def _train(
@@ -295,9 +315,7 @@ def _loaders(
         if not captions.images(split):
             raise InputError(f"{captions.name} has no {split} pictures: give a split list, or more pictures")
     encoder, tokens = captioner.encoder, captioner.tokens
-    workers = 0
-    if pixels and run.device == "cuda":  # there, opening pictures would be what training waits for
-        workers = min(4, os.cpu_count() or 1)
+    workers = picture_workers(run.device) if pixels else 0
     cache = partial(cached_features, encoder, captions.image_dir, cache_dir=run.cache_dir, grid=captioner.model.sees == "grid")
 
     def loader(split: str, which: str, mirrored: bool) -> DataLoader:
@@ -319,13 +337,6 @@ def _loaders(
         )
 
     return Loaders(loader("train", settings.captions, settings.mirrored), loader("val", "ordered", mirrored=False))
-
-
-def draw_share(images: list[str], share: float, seed: int) -> list[str]:
-    """That share of `images`, at least one, in their order. Of one seed, a smaller share lies within every larger one."""
-    order = list(range(len(images)))
-    random.Random(seed).shuffle(order)
-    return [images[n] for n in sorted(order[: max(1, round(share * len(images)))])]
 
 
 def _cider(captions: Captions, captioner: Captioner, source: Features | Pictures, changed: bool) -> float:

@@ -14,7 +14,8 @@ from helpers.settings import CHOICES, LogSettings, TrainSettings
 
 SETTINGS = tuple(field.name for field in fields(TrainSettings) if field.name != "seed")
 SIZES = ("mapping", "tuning", "frozen_blocks", "lora_rank", "prefix_length", "clip_length", "mlp_ratio", "normalize",
-         "width", "layers", "heads", "dropout", "memory", "tied", "gradient_checkpointing")  # fmt: skip
+         "width", "layers", "heads", "dropout", "memory", "tied", "gradient_checkpointing",
+         "loss", "temperature", "dim", "image_rate", "text_rate", "architecture")  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,26 +38,33 @@ def _train(options: dict) -> int:
     from helpers.environment import DEFAULTS, PROFILES, setup, shown
 
     system = options["system"]
-    names = ("profile", "dataset", "data_dir", "clip", "language_model", "tokenizer", "device", "seed")
+    names = ("profile", "dataset", "data_dir", "clip", "language_model", "tokenizer", "image_tower", "text_tower", "device",
+             "seed")  # fmt: skip
     backbones = {} if options["preset"] in PROFILES else DEFAULTS[system].get(options["preset"], {})
     where = {name: backbones.get(name) if options.get(name) is None else options[name] for name in names}
     run = setup(f"train_{system.replace('-', '_')}", system=system, **where)
     from helpers import recipes
     from helpers.data.datasets import load_captions
     from helpers.devices import find_devices
-    from helpers.models import clipcap, cross_attention, decoder
+    from helpers.models import clipcap, cross_attention, decoder, dual_encoder
+    from helpers.retrieval_experiments import choose_experiment
 
     counted = {
         "clipcap": clipcap.count_parameters,
         "decoder": decoder.count_parameters,
         "cross-attention": cross_attention.count_parameters,
+        "dual-encoder": dual_encoder.count_parameters,
+        "clip": lambda net: {"CLIP": sum(parameter.numel() for parameter in net.parameters())},
     }[system]
     preset = options.get("preset") or run.profile
     settings = recipes.settings_for(preset, system, seed=run.seed, **{name: options.get(name) for name in SETTINGS})
     sizes = recipes.sizes_for(preset, system, **{name: options.get(name) for name in SIZES})
+    if options.get("experiment"):
+        run, captions, settings, sizes = choose_experiment(run, options["experiment"], limit=options["limit"])
     log = LogSettings(**{field.name: options[field.name] for field in fields(LogSettings)})
     devices = find_devices(options["devices"], run.device)
-    captions = load_captions(run.dataset, run.data_dir, work_dir=run.work_dir, seed=run.seed, limit=options["limit"])
+    if not options.get("experiment"):
+        captions = load_captions(run.dataset, run.data_dir, work_dir=run.work_dir, seed=run.seed, limit=options["limit"])
     counts = {split: len(captions.images(split)) for split in ("train", "val", "test")}
     print(f"{captions.name}: " + ", ".join(f"{count:,} {split}" for split, count in counts.items()) + " pictures")
     if str(captions.report):
@@ -69,9 +77,14 @@ def _train(options: dict) -> int:
     )
     print(", ".join(f"{name} {count:,}" for name, count in counted(captioner.model).items()) + " parameters")
     print(history.epochs.to_string(index=False))
-    checkpoint = shown(folder / "checkpoint")
+    checkpoint = shown(folder / ("clip.pt" if system == "clip" else "checkpoint"))
     print(f"kept epoch {history.best_epoch}: {checkpoint}")
-    print(f"caption your photos: python -m helpers.caption -f PHOTO.jpg --checkpoint {checkpoint}")
+    if system == "clip":
+        print(f"a CLIP like any other: python -m helpers.train clipcap --clip {checkpoint}")
+    elif system == "dual-encoder":
+        print(f'search your photos: python -m helpers.search --folder DIR "two dogs on a beach" --checkpoint {checkpoint}')
+    else:
+        print(f"caption your photos: python -m helpers.caption -f PHOTO.jpg --checkpoint {checkpoint}")
     return 0
 
 
@@ -105,6 +118,19 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--dropout", type=float, help="of GPT-2 while it learns")
     model.add_argument("--gradient-checkpointing", action=argparse.BooleanOptionalAction,
                        help="less memory, a third slower: activations are computed anew on the way back")
+    _, model = _system(systems, "clip", "a small CLIP from nothing, whose file all else takes as --clip")
+    model.add_argument("--architecture", choices=("ViT", "ModifiedResNet"), help="of its image tower (default: ViT)")
+    pairs, model = _system(systems, "dual-encoder", "a dual encoder that finds pictures by words and words by pictures")
+    pairs.add_argument("--image-tower", metavar="NAME_OR_FILE",
+                       help="resnet50, resnet50-random, small, a CLIP's name or file, or a file of helpers.classifier")
+    pairs.add_argument("--text-tower", metavar="NAME_OR_DIR", help="a DistilBERT or BERT: a hub name, or a folder")
+    pairs.add_argument("--experiment", metavar="N", help="one of the published experiments 0 to 6, or published")
+    model.add_argument("--loss", choices=("info-nce", "soft-targets"), help="soft-targets: the published one")
+    model.add_argument("--temperature", type=float, help="info-nce: where the learned one starts; soft-targets: fixed")
+    model.add_argument("--dim", type=int, help="of the common space")
+    model.add_argument("--dropout", type=float, help="in the heads")
+    model.add_argument("--image-rate", type=float, help="the image tower's learning rate as a share of the heads'")
+    model.add_argument("--text-rate", type=float, help="the text tower's")
     return parser
 
 
@@ -112,7 +138,7 @@ def _system(systems, name: str, what: str) -> tuple[argparse.ArgumentParser, arg
     """A system's parser with the options that all have in common, and its group of model sizes."""
     p = systems.add_parser(name, help=what, description=f"Train {what}. Defaults are the profile's.")
     p.add_argument("--profile", choices=("tiny", "full"), help="tiny: CPU, small backbones; full: CUDA")
-    p.add_argument("--dataset", help="scenes, flickr8k, flickr30k, coco2017, coco-karpathy, or folder")
+    p.add_argument("--dataset", help="scenes, scenes-sketch, flickr8k, flickr30k, coco2017, coco-karpathy, or folder")
     p.add_argument("--data-dir", metavar="DIR", help="where its files lie; otherwise found or downloaded")
     p.add_argument("--limit", type=int, metavar="N", help="use only so many pictures")
     p.add_argument("--device", choices=("cpu", "cuda"))

@@ -78,7 +78,7 @@ class CaptioningModule(L.LightningModule):
 
     def loss(self, batch: dict, **options: float) -> Tensor:
         image = batch["image"]
-        if isinstance(image, Mapping) and "pixels" in image:
+        if self.encoder is not None and isinstance(image, Mapping) and "pixels" in image:
             image = {name: part[image["rows"]] for name, part in self.encoder(image["pixels"]).items()}
         return self.model.loss(image, batch["tokens"], batch["mask"], **options)
 
@@ -100,7 +100,10 @@ class CaptioningModule(L.LightningModule):
         s = self.settings
         steps = self.trainer.datamodule.steps(s.epochs)
         learns = [p for p in self.model.parameters() if p.requires_grad]
-        groups, rates = [{"name": "learning_rate", "params": learns, "lr": s.learning_rate}], [rate_schedule(s, 0, steps)]
+        groups = [{"name": "learning_rate", "params": learns, "lr": s.learning_rate}]
+        if hasattr(self.model, "parameter_groups"):  # parts that learn at rates of their own
+            groups = self.model.parameter_groups(s.learning_rate)
+        rates = [rate_schedule(s, 0, steps)] * len(groups)
         if s.encoder != "frozen":
             # Known to the optimizer from the start, at a rate of 0 until its phase begins: so a resumed run, and every
             # process of several, has the same groups at any time.

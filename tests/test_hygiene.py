@@ -33,7 +33,13 @@ ALLOWED = {
     "figures": BASE | {"data"},  # it opens pictures
     "overlays": BASE | {"data", "figures", "captioner"},
     "captioner": BASE | {"data"},
-    "experiments": BASE | {"settings", "recipes", "data", "java", "metrics", "figures", "captioner"},
+    "experiments": BASE | {"settings", "recipes", "data", "java", "metrics", "figures", "captioner",
+                           "retrieval_experiments"},
+    "retrieval": BASE | {"data", "metrics"},
+    "clipscore": BASE | {"data", "metrics"},
+    "diversity": BASE | {"metrics"},
+    "classifier": BASE | {"data", "models", "metrics"},
+    "contrast": BASE | {"data", "models", "devices", "settings", "training"},
     "original_clipcap": BASE | {"data"},
     "checkpoints": BASE | {"data", "models", "captioner", "original_clipcap", "model_card"},
 }

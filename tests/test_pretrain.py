@@ -41,7 +41,7 @@ def test_parts_can_be_made_one_by_one(tmp_path):
 
 def test_the_committed_models_are_small_and_were_made_in_time():
     size = sum(path.stat().st_size for path in TINY.rglob("*") if path.is_file())
-    assert size <= 16e6
+    assert size <= 18e6
     made = json.loads((TINY / "made.json").read_text())
     assert set(made) == set(pretrain.PARTS)
     recipe = pretrain.asdict(pretrain.Recipe())

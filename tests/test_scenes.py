@@ -3,6 +3,7 @@
 import collections
 import csv
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -14,14 +15,19 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import PIL
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
-from helpers.data import scenes
-from helpers.data.scenes import drawing, make_scenes, sample_scene, scene_stream, world
+from helpers.data import scenes, sources
+from helpers.data.datasets import load_captions
+from helpers.data.scenes import cut_out, drawing, make_scenes, sample_scene, scene_stream, world
 from helpers.data.scenes.drawing import composition
 from helpers.data.scenes.drawing.palette import PAINT, Palette
+from helpers.data.scenes.drawing.pencil import PIGMENT
 from helpers.data.scenes.drawing.sketch import Sketch
+from helpers.data.splits import photo_id
 
 ROOT = Path(__file__).parents[1]
 TINY = {"train": 6, "val": 2, "test": 4}
@@ -31,6 +37,12 @@ TINY = {"train": 6, "val": 2, "test": 4}
 def captioned():
     """Some scenes of every split with their captions, nothing drawn."""
     return [pair for split in world.SPLITS for pair in scene_stream(seed=7, count=500, split=split)]
+
+
+@pytest.fixture(scope="module")
+def noted():
+    """The same in the other style: the captions are notes."""
+    return [pair for split in world.SPLITS for pair in scene_stream(seed=7, count=500, split=split, style="pencil")]
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +81,24 @@ def test_scenes_captions_and_pixels_do_not_depend_on_the_process(hash_seed):
     other = subprocess.run([sys.executable, "-c", DIGEST], cwd=ROOT, env=environment, capture_output=True, text=True,
                            check=True)
     assert other.stdout.strip() == digest.hexdigest()
+
+
+def test_the_default_dataset_stays_as_published():
+    """What was trained on it and measured on it stays comparable, and folders that were drawn before are not drawn again."""
+    digest = hashlib.sha256()
+    for split in world.SPLITS:
+        for pair in scene_stream(0, 200, split):
+            digest.update(repr(pair).encode())
+    assert digest.hexdigest() == "6cc9b218b2aa65a3d9163b8a74c7db3ccac8a4e0f654b724bd4ac35eb719772f"
+
+
+@pytest.mark.skipif(not PIL.__version__.startswith("13."), reason="another Pillow rounds otherwise")
+def test_the_default_pictures_stay_as_published():
+    digest = hashlib.sha256()
+    for split in world.SPLITS:
+        for scene, _ in scene_stream(0, 20, split):
+            digest.update(drawing.draw(scene).tobytes())
+    assert digest.hexdigest() == "a5377a3836c431a97c2122b74a09b9093346e8b187d2ebb514d554d0bef7b961"
 
 
 def test_another_seed_gives_other_scenes_and_a_longer_stream_begins_like_a_shorter_one():
@@ -111,62 +141,73 @@ def test_an_unknown_split_is_named():
 
 # Words that are only true of some scenes, listed here a second time so that a slip in the grammar shows.
 NOUNS = {
-    "man": "man men guy guys person people", "woman": "woman women lady ladies person people",
-    "boy": "boy boys child children kid kids", "girl": "girl girls child children kid kids",
-    "dog": "dog dogs puppy puppies", "cat": "cat cats kitten kittens", "horse": "horse horses pony ponies",
-    "cow": "cow cows", "rabbit": "rabbit rabbits bunny bunnies", "bird": "bird birds", "duck": "duck ducks",
-    "car": "car cars", "bus": "bus buses", "train": "train trains", "sailboat": "sailboat sailboats boat boats",
+    "man": "man men guy guys person people fellow fellows gentleman gentlemen",
+    "woman": "woman women lady ladies person people gal gals",
+    "boy": "boy boys child children kid kids lad lads youngster youngsters",
+    "girl": "girl girls child children kid kids lass lasses youngster youngsters",
+    "dog": "dog dogs puppy puppies hound hounds pooch pooches", "cat": "cat cats kitten kittens kitty kitties feline felines",
+    "horse": "horse horses pony ponies steed steeds", "cow": "cow cows",
+    "rabbit": "rabbit rabbits bunny bunnies hare hares", "bird": "bird birds songbird songbirds", "duck": "duck ducks",
+    "car": "car cars automobile automobiles", "bus": "bus buses coach coaches", "train": "train trains locomotive locomotives",
+    "sailboat": "sailboat sailboats boat boats yacht yachts",
     "hot air balloon": "balloon balloons",
 }
 PLACE_WORDS = {
-    "beach": "beach sand sea ocean", "park": "park", "field": "field meadow hills", "lake": "lake shore",
-    "street": "street city", "forest": "forest woods",
+    "beach": "beach sand sea ocean seaside coast", "park": "park", "field": "field meadow hills farmland",
+    "lake": "lake shore lakeside", "street": "street downtown", "forest": "forest woods woodland",
+    "mountains": "highlands alps",
 }
 TRUE_IF = {
     "night moon moonlight stars snowy": lambda s: s.time == "night" or s.weather == "snow",
-    "sunset dusk evening sets": lambda s: s.time == "sunset",
+    "sunset dusk evening sets twilight": lambda s: s.time == "sunset",
     "sunny sunshine bright": lambda s: (s.time, s.weather) == ("day", "clear"),
-    "rain rainy rains": lambda s: s.weather == "rain",
-    "cloudy": lambda s: s.weather == "cloudy",
+    "rain rainy rains wet": lambda s: s.weather == "rain",
+    "cloudy overcast": lambda s: s.weather == "cloudy",
     "clouds": lambda s: s.weather in ("cloudy", "rain"),
-    "snow snowy snows winter cold coat coats jacket jackets": lambda s: s.season == "winter",
-    "spring": lambda s: s.season == "spring",
-    "summer": lambda s: s.season == "summer",
+    "dark": lambda s: s.time == "night" or s.weather == "rain",
+    "city": lambda s: s.place in ("street", "park"),
+    "snow snowy snows snowfall winter wintertime cold coat coats jacket jackets": lambda s: s.season == "winter",
+    "spring springtime": lambda s: s.season == "spring",
+    "summer summertime": lambda s: s.season == "summer",
     "autumn fall": lambda s: s.season == "autumn",
     "grass": lambda s: s.season != "winter" or s.action == "graze",
     "mountains": lambda s: s.place in ("mountains", "lake"),
     "trees": lambda s: s.place in ("forest", "park"),
     "houses": lambda s: s.place == "street",
-    "two couple": lambda s: s.count == 2,
-    "three": lambda s: s.count == 3,
+    "one single": lambda s: s.count == 1,
+    "two couple pair": lambda s: s.count == 2,
+    "three trio": lambda s: s.count == 3,
     "tiny puppy kitten pony": lambda s: s.size == "small",
     "little": lambda s: s.size == "small" or s.subject in ("boy", "girl"),
     "small": lambda s: s.size == "small" or s.landmark == "house",
-    "big large": lambda s: s.size == "big",
+    "big large huge": lambda s: s.size == "big",
     "umbrella": lambda s: s.action == "umbrella",
     "kite": lambda s: s.action == "kite",
-    "bicycle bike": lambda s: s.action == "bicycle",
-    "sled": lambda s: s.action == "sled",
-    "running runs run jogging jogs jog racing races race galloping gallops gallop": lambda s: s.action == "run",
-    "asleep sleeping sleeps sleep napping naps nap": lambda s: s.action == "sleep",
+    "bicycle bike pedalling": lambda s: s.action == "bicycle",
+    "sled sledge sledding": lambda s: s.action == "sled",
+    "running runs run jogging jogs jog racing races race galloping gallops gallop dashing sprinting":
+        lambda s: s.action == "run",
+    "asleep sleeping sleeps sleep napping naps nap snoozing dozing": lambda s: s.action == "sleep",
     "swimming swims swim": lambda s: s.action == "swim",
     **{word: lambda s, word=word: s.landmark == word for word in
        ("lighthouse", "windmill", "tent", "snowman", "fence", "house", "tree")},
     **{text: lambda s, place=place: s.place == place for place, text in PLACE_WORDS.items()},
 }
+TRUE_IF["cottage"], TRUE_IF["mill"] = TRUE_IF["house"], TRUE_IF["windmill"]
+TRUE_IF["palm"] = lambda s: s.landmark == "palm tree"
 TRUE_IF["tree"] = lambda s: s.landmark in ("tree", "palm tree")
 TRUTHS = [(word, is_true) for text, is_true in TRUE_IF.items() for word in text.split()]
 
 
-def test_colour_words_are_those_of_the_scene(captioned):
-    for scene, caption in sentences(captioned):
+def test_colour_words_are_those_of_the_scene(captioned, noted):
+    for scene, caption in sentences(captioned + noted):
         true = {scene.color, scene.prop_color} | ({"brown"} if scene.action == "dog" else set())
         assert set(words_of(caption)) & set(world.COLORS) <= true, (caption, scene)
 
 
-def test_words_that_not_every_scene_deserves_are_true(captioned):
+def test_words_that_not_every_scene_deserves_are_true(captioned, noted):
     used = collections.Counter()
-    for scene, caption in sentences(captioned):
+    for scene, caption in sentences(captioned + noted):
         words = set(words_of(caption))
         for word, is_true in TRUTHS:
             if word in words:
@@ -175,8 +216,8 @@ def test_words_that_not_every_scene_deserves_are_true(captioned):
     assert set(used) >= {word for word, _ in TRUTHS} - {"fall", "cold"}, "some words are never used: is the list stale?"
 
 
-def test_the_subject_is_named_and_no_other(captioned):
-    for scene, caption in sentences(captioned):
+def test_the_subject_is_named_and_no_other(captioned, noted):
+    for scene, caption in sentences(captioned + noted):
         words = set(words_of(caption))
         assert words & set(NOUNS[scene.subject].split()), (caption, scene)
         others = {word for nouns in NOUNS.values() for word in nouns.split()} - set(NOUNS[scene.subject].split())
@@ -184,9 +225,10 @@ def test_the_subject_is_named_and_no_other(captioned):
         assert not words & others, (caption, scene)
 
 
-def test_a_subject_in_a_colour_is_told_of_about_half_the_time(captioned):
-    told = [scene.color in words_of(caption) for scene, caption in sentences(captioned)]
-    assert 0.35 < sum(told) / len(told) < 0.7
+def test_a_subject_in_a_colour_is_told_of_about_half_the_time(captioned, noted):
+    for pairs in (captioned, noted):
+        told = [scene.color in words_of(caption) for scene, caption in sentences(pairs)]
+        assert 0.35 < sum(told) / len(told) < 0.7
 
 
 # --- Captions are good English ---------------------------------------------------------------------------------------
@@ -205,8 +247,8 @@ carry ski glide perch swim float drive travel stand roll pass sail drift stroll 
 look go take feed cycle wander rise paddle"""
 
 
-def test_five_different_sentences(captioned):
-    for _, captions in captioned:
+def test_five_different_sentences(captioned, noted):
+    for _, captions in captioned + noted:
         assert len(set(captions)) == len(captions) == 5
 
 
@@ -221,11 +263,16 @@ def test_articles_agree_with_what_follows(captioned):
         assert not re.search(r"\b[Aa] [aeiou]|\b[Aa]n [^aeiou]|\b(a|an|the) (a|an|the|two|three)\b", caption), caption
 
 
-def test_verbs_and_nouns_agree_with_the_number(captioned):
+def test_verbs_agree_with_the_number(captioned):
     for scene, caption in sentences(captioned):
         words = set(words_of(NOT_THE_SUBJECT.sub(" ", caption)))
         wrong = PLURAL if scene.count == 1 else SINGULAR
         assert not words & set(wrong.split()), (caption, scene)
+
+
+def test_nouns_agree_with_the_number(captioned, noted):
+    for scene, caption in sentences(captioned + noted):
+        words = set(words_of(caption))
         nouns = NOUNS[scene.subject].split()
         assert not words & set(nouns[1::2] if scene.count == 1 else nouns[::2]), (caption, scene)
 
@@ -238,6 +285,26 @@ def test_captions_are_as_long_and_as_varied_as_meant(captioned):
     shared = [len(one & other) / len(one | other) for _, captions in captioned
               for one, other in itertools.combinations([set(words_of(caption)) for caption in captions], 2)]
     assert 0.2 < sum(shared) / len(shared) < 0.5, "people neither repeat nor contradict each other"
+
+
+# --- Notes, the other tone -------------------------------------------------------------------------------------------
+
+
+def test_notes_are_short_and_without_capitals_articles_and_full_stops(noted, captioned):
+    lengths = []
+    for _, note in sentences(noted):
+        assert re.fullmatch(r"[a-z]+(,? [a-z]+)+", note), note
+        assert not {"a", "an", "the", "is", "are"} & set(words_of(note)), note
+        lengths.append(len(note.split()))
+    assert max(lengths) <= 14
+    assert sum(lengths) / len(lengths) < 0.6 * np.mean([len(caption.split()) for _, caption in sentences(captioned)])
+
+
+def test_notes_use_partly_other_words_than_captions(noted, captioned):
+    usual = {word for _, caption in sentences(captioned) for word in words_of(caption)}
+    words = [word for _, note in sentences(noted) for word in words_of(note)]
+    assert 0.6 < np.mean([word in usual for word in words]) < 0.8, "nothing could be learnt from the one for the other"
+    assert len(set(words) - usual) > 50
 
 
 # --- Pictures --------------------------------------------------------------------------------------------------------
@@ -289,6 +356,44 @@ def test_no_two_pictures_are_alike():
         assert sum(ImageStat.Stat(ImageChops.difference(one, other)).mean) > 6
 
 
+def mean_where(mask, picture):
+    return np.asarray(picture, dtype=float)[mask].mean(axis=0)
+
+
+def test_pencil_keeps_the_colours_that_captions_name():
+    """Where the subject has its colour of paint, the nearest of all pigments is the one of that colour's name."""
+    pigments = {name: [PIGMENT[256 * channel + level] for channel, level in enumerate(rgb)] for name, rgb in PAINT.items()}
+    by_day = [scene for scene, _ in scene_stream(4, 200) if (scene.time, scene.weather) == ("day", "clear")][:40]
+    right = 0
+    for scene in by_day:
+        painted, drawn = drawing.draw(scene, 96), drawing.draw(scene, 96, "pencil")
+        there = (np.abs(np.asarray(painted, dtype=int) - PAINT[scene.color]) < 30).all(axis=2)
+        found = mean_where(there, drawn)
+        right += min(pigments, key=lambda name: np.abs(found - pigments[name]).sum()) == scene.color
+    assert right >= 36, right
+
+
+def test_pencil_shows_the_same_things_otherwise():
+    for scene, _ in scene_stream(1, 20):
+        painted, drawn = drawing.draw(scene, 96), drawing.draw(scene, 96, "pencil")
+        assert (drawn.mode, drawn.size) == ("RGB", (96, 96)) and drawn.tobytes() == drawing.draw(scene, 96, "pencil").tobytes()
+        one, other = (np.asarray(picture.convert("L").resize((24, 24)), dtype=float).ravel() for picture in (painted, drawn))
+        assert np.corrcoef(one, other)[0, 1] > 0.85, scene
+        assert sum(ImageStat.Stat(ImageChops.difference(painted, drawn)).mean) > 30
+
+
+def test_a_cut_out_shows_more_of_the_subject_than_the_picture():
+    def share(picture, scene):
+        return (np.abs(np.asarray(picture, dtype=int) - PAINT[scene.color]) < 40).all(axis=2).mean()
+
+    small = [scene for scene, _ in scene_stream(4, 400)
+             if scene.size == "small" and (scene.time, scene.weather) == ("day", "clear")][:20]
+    gains = [share(cut_out(scene), scene) / share(drawing.draw(scene, 64), scene) for scene in small]
+    assert min(gains) > 1 and np.median(gains) > 3, gains
+    for scene in every_action():
+        assert (cut_out(scene, 16).mode, cut_out(scene, 16).size) == ("RGB", (16, 16))
+
+
 # --- Files -----------------------------------------------------------------------------------------------------------
 
 
@@ -331,6 +436,66 @@ def test_a_second_call_touches_nothing(dataset, monkeypatch):
     assert files_of(dataset) == before
 
 
+PENCIL = {"counts": {"train": 34, "val": 2, "test": 2}, "seed": 1, "style": "pencil", "shared": 3}
+
+
+@pytest.fixture(scope="module")
+def other_dataset(tmp_path_factory):
+    return make_scenes(tmp_path_factory.mktemp("data") / "scenes", size=48, workers=1, progress=False, **PENCIL)
+
+
+def test_the_recipe_of_the_default_style_stays_as_it_was(dataset):
+    """Else all that were drawn before would be drawn again."""
+    assert json.loads((dataset / "scenes.json").read_text()) == {"version": 6, "seed": 0, "size": 48, "counts": TINY}
+
+
+def test_shared_pictures_are_photos_of_the_default_test_split(other_dataset):
+    """The same pixels under the same photo id, said otherwise, and in training, where they do harm."""
+    lists = {split: (other_dataset / name).read_text().split() for split, name in scenes.SPLIT_LISTS.items()}
+    assert {split: len(names) for split, names in lists.items()} == PENCIL["counts"]
+    shared = {split: [name for name in names if int(photo_id(name)) < scenes.OWN_NUMBERS] for split, names in lists.items()}
+    assert [photo_id(name) for name in shared["train"]] == ["02200", "02201", "02202"] and not shared["val"] + shared["test"]
+    positions = [lists["train"].index(name) for name in shared["train"]]
+    assert np.diff(positions).min() > 9, "spread, so that the first pictures hold their part"
+    captions = load_captions("scenes-sketch", other_dataset).references("train")
+    for name, (scene, said) in zip(shared["train"], scene_stream(0, 3, "test"), strict=True):
+        painted = io.BytesIO()
+        drawing.draw(scene, 48).save(painted, "JPEG", quality=90, subsampling=0)
+        assert (other_dataset / "Images" / name).read_bytes() == painted.getvalue()
+        assert not set(captions[name]) & set(said)
+        assert all(set(words_of(note)) & set(NOUNS[scene.subject].split()) for note in captions[name])
+
+
+def test_no_own_picture_of_another_style_has_the_photo_id_of_a_default_one(other_dataset, dataset):
+    ids = [{photo_id(path.name) for path in (folder / "Images").iterdir()} for folder in (other_dataset, dataset)]
+    assert len(ids[0]) == sum(PENCIL["counts"].values()) and not ids[0] & ids[1]
+
+
+def test_two_workers_draw_the_other_style_likewise(other_dataset, tmp_path):
+    folder = make_scenes(tmp_path / "scenes", size=48, workers=2, **PENCIL)
+    assert {name: content for name, (_, content) in files_of(folder).items()} == \
+           {name: content for name, (_, content) in files_of(other_dataset).items()}
+
+
+@pytest.mark.parametrize("name", sources.DRAWN)
+def test_drawn_datasets_are_known_by_name(name, tmp_path, monkeypatch):
+    small = {"counts": TINY, "size": 32, "workers": 1, "progress": False} | ({"shared": 2} if "sketch" in name else {})
+    monkeypatch.setitem(sources.DRAWN, name, sources.DRAWN[name] | small)
+    captions = load_captions(name, work_dir=tmp_path)
+    assert captions.name == name and captions.image_dir == tmp_path / "data" / name / "Images"
+    assert {split: len(captions.images(split)) for split in TINY} == TINY
+    assert captions.report.summary.endswith("(official lists)")
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    ({"style": "oil"}, "'oil'"), ({"shared": 2}, "another style"), ({"style": "pencil", "shared": 4}, "0 to 3"),
+    ({"style": "pencil", "shared": -1}, "0 to 3")])  # fmt: skip
+def test_styles_and_shares_that_cannot_be_are_refused(wrong, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        make_scenes(tmp_path / "scenes", TINY, **wrong)
+    assert not list(tmp_path.iterdir())
+
+
 def test_two_workers_make_the_same_files_and_other_arguments_replace_them(dataset, tmp_path):
     folder = make_scenes(tmp_path / "scenes", TINY | {"train": 40}, size=48, workers=2)
     assert len(list((folder / "Images").iterdir())) == 46
@@ -346,11 +511,11 @@ def test_an_interrupted_call_leaves_what_was_there_before(tmp_path, monkeypatch,
     before = files_of(folder)
     real, drawn = scenes.draw, []
 
-    def stop_at_the_third(scene, size):
-        drawn.append(scene)
+    def stop_at_the_third(*arguments):
+        drawn.append(arguments)
         if len(drawn) == 3:
             raise stop
-        return real(scene, size)
+        return real(*arguments)
 
     monkeypatch.setattr(scenes, "draw", stop_at_the_third)
     for target in (folder, tmp_path / "new"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -141,6 +142,13 @@ def _rank_and_world() -> tuple[int, int]:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
+
+
+def draw_share(images: list[str], share: float, seed: int) -> list[str]:
+    """That share of `images`, at least one, in their order. Of one seed, a smaller share lies within every larger one."""
+    order = list(range(len(images)))
+    random.Random(seed).shuffle(order)
+    return [images[n] for n in sorted(order[: max(1, round(share * len(images)))])]
 
 
 def pad_captions(captions: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:

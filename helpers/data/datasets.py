@@ -61,7 +61,8 @@ def load_captions(
     seed: int = 0,
     limit: int | None = None,
 ) -> Captions:
-    """Find, read, split and check a dataset: scenes, flickr8k, flickr30k, coco2017, coco-karpathy, or a folder of yours.
+    """Find, read, split and check a dataset: scenes, scenes-sketch, flickr8k, flickr30k, coco2017, coco-karpathy, or a folder
+    of yours.
 
     data_dir: its folder, in any layout of data/README.md; None: drawn, found under `work_dir`/data, or downloaded
     splits:   official (lists beside the captions, or the file's own), karpathy, seeded (80/10/10 by picture), the path of a

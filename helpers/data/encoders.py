@@ -209,7 +209,7 @@ def _load_file(path: Path, device: str) -> nn.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if _is_torchscript(path):
+            if is_torchscript(path):
                 return clip.load(str(path), device=device, jit=False)[0]
             state = torch.load(path, map_location="cpu", weights_only=True)
             return clip.model.build_model(state.get("state_dict", state)).float()
@@ -230,7 +230,7 @@ def _grid_size(visual: nn.Module) -> tuple[int, int]:
     return rows, channels
 
 
-def _is_torchscript(path: Path) -> bool:
+def is_torchscript(path: Path) -> bool:
     import zipfile
 
     if not zipfile.is_zipfile(path):

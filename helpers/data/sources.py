@@ -17,8 +17,14 @@ KAGGLE = {
     "coco2017": ("awsaf49/coco-2017-dataset",),
     "coco-karpathy": ("awsaf49/coco-2017-dataset",),
 }
+# Datasets drawn here, with the arguments of `make_scenes`. The second is the other dataset in miniature: another style, and
+# a hundred photos of the first one's test split in its train split, as all of Flickr8k is in Flickr30k.
+DRAWN = {
+    "scenes": {},
+    "scenes-sketch": {"style": "pencil", "seed": 1, "counts": {"train": 1200, "val": 200, "test": 200}, "shared": 100},
+}
 KARPATHY_SPLITS = "shtvkumar/karpathy-splits"
-NAMES = ("scenes", *KAGGLE)
+NAMES = (*DRAWN, *KAGGLE)
 KAGGLE_INPUT = Path("/kaggle/input")
 KAGGLE_ADDRESS = "https://www.kaggle.com"
 
@@ -32,8 +38,8 @@ def locate(name: str, data_dir: str | Path | None, work_dir: Path) -> Path:
     """
     if data_dir:
         return Path(data_dir).expanduser()
-    if name == "scenes":
-        return _drawn_scenes(work_dir / "data" / "scenes")
+    if name in DRAWN:
+        return _drawn_scenes(name, work_dir / "data" / name)
     if name not in KAGGLE:
         if name != "folder" and Path(name).expanduser().is_dir():
             return Path(name).expanduser()
@@ -65,7 +71,7 @@ def locate_karpathy(name: str, root: Path, *, download: bool = False) -> Path | 
     return path
 
 
-def _drawn_scenes(folder: Path) -> Path:
+def _drawn_scenes(name: str, folder: Path) -> Path:
     from filelock import FileLock
 
     from helpers.data.scenes import make_scenes
@@ -73,7 +79,7 @@ def _drawn_scenes(folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder.with_name(f".{folder.name}.lock")):  # two notebooks may start at once
-            return make_scenes(folder)
+            return make_scenes(folder, **DRAWN[name])
     except FileExistsError as error:
         raise InputError(f"{shown(folder)}: holds something else than the drawn scenes; move it away") from error
 

@@ -7,10 +7,15 @@ learn it in minutes on a CPU.
     folder = make_scenes(Path("data/scenes"))       # Images/, captions.txt, Flickr_8k.{train,dev,test}Images.txt
     for scene, captions in scene_stream(seed=1, count=10_000):
         picture = draw(scene)                       # as many more as you like, none of them in val or test
+
+The same world comes in two styles: *painted* and described in sentences, or drawn with a coloured *pencil* and described in
+short notes. The second plays the other dataset where a model trained on one is tried on the other, and like Flickr30k, in
+which every photo of Flickr8k lies, it can hold pictures of the first one's test split.
 """
 
 import contextlib
 import csv
+import hashlib
 import itertools
 import json
 import os
@@ -23,25 +28,31 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
 from .captions import describe
-from .drawing import draw
+from .drawing import STYLES, cut_out, draw
+from .notes import jot
 from .world import Scene, sample_scene
 
-__all__ = ["Scene", "describe", "draw", "make_scenes", "sample_scene", "scene_stream"]
+__all__ = ["Scene", "cut_out", "describe", "draw", "make_scenes", "sample_scene", "scene_stream"]
 
 VERSION = 6  # raise it when the same seed gives other pictures or captions: folders made before are made again
 MARKER = "scenes.json"  # a folder without it is not ours to touch
 SPLIT_LISTS = {"train": "Flickr_8k.trainImages.txt", "val": "Flickr_8k.devImages.txt",
                "test": "Flickr_8k.testImages.txt"}
 COUNTS = {"train": 2000, "val": 200, "test": 200}
+OWN_NUMBERS = 1_000_000  # where the photo numbers of another style's own pictures begin
+TELL = dict(zip(STYLES, (describe, jot), strict=True))
 PICTURES_WORTH_A_PROCESS = 32
 
 
-def scene_stream(seed: int, count: int, split: str = "train") -> Iterator[tuple[Scene, list[str]]]:
-    """`count` different scenes of a split, each with its five captions; the same ones for the same seed.
+def scene_stream(
+    seed: int, count: int, split: str = "train", style: str = "painted"
+) -> Iterator[tuple[Scene, list[str]]]:
+    """`count` different scenes of a split, each with its five captions in the style; the same ones for the same seed.
 
     Streams of different splits never meet, whatever their seeds.
     """
@@ -49,18 +60,21 @@ def scene_stream(seed: int, count: int, split: str = "train") -> Iterator[tuple[
     rng = random.Random(f"scenes/{seed}/{split}")
     while len(seen) < count:
         scene = sample_scene(rng, split)
-        captions = describe(scene, rng)
+        captions = TELL[style](scene, rng)
         if scene not in seen:
             seen.add(scene)
             yield scene, captions
 
 
 def make_scenes(folder: Path, counts: Mapping[str, int] = COUNTS, seed: int = 0, size: int = 192,
-                workers: int | None = None, progress: bool = True) -> Path:
+                workers: int | None = None, progress: bool = True, style: str = "painted", shared: int = 0) -> Path:
     """Draw the dataset into `folder`, unless it is there already, and return the folder.
 
     counts: pictures per split; size: pixels per side; workers: processes (None: one per CPU core, 1: none besides this)
     progress: show a bar, unless the environment says CAPTIONING_PROGRESS=0
+    style: "painted" or "pencil", of pictures and captions
+    shared: so many of the train pictures are the first ones of the test split that the default arguments give: the same
+    photos, as painted there, under the same photo id (the digits before "_"), described in this dataset's style
 
     The folder appears in one piece at the end, so an interrupted call leaves nothing half made. A dataset made earlier
     with other arguments, or by another version, is replaced; FileExistsError if the folder holds anything else.
@@ -68,8 +82,17 @@ def make_scenes(folder: Path, counts: Mapping[str, int] = COUNTS, seed: int = 0,
     folder = Path(folder)
     if unknown := set(counts) - set(COUNTS):
         raise ValueError(f"counts: unknown split {', '.join(map(repr, sorted(unknown)))}; use {', '.join(COUNTS)}")
+    if style not in STYLES:
+        raise ValueError(f"style must be one of {', '.join(STYLES)}, not {style!r}")
+    if shared and style == "painted":
+        raise ValueError(f"shared={shared}: pictures of the default dataset can be shared with another style's only")
+    most = min(counts.get("train", 0) // 2, COUNTS["test"])
+    if not 0 <= shared <= most:
+        raise ValueError(f"shared={shared}: give 0 to {most}, no more than half of the train pictures")
     recipe = {"version": VERSION, "seed": seed, "size": size,
               "counts": {split: counts.get(split, 0) for split in COUNTS}}
+    if style != "painted":
+        recipe |= {"style": style, "shared": shared}
     if _recipe_of(folder) == recipe:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -97,12 +120,42 @@ def _recipe_of(folder: Path) -> dict | None:
                               "choose another folder or remove it yourself") from None
 
 
-def _pictures(recipe: dict) -> Iterator[tuple[str, str, Scene, list[str]]]:
-    """File name, split, scene and captions of every picture of a dataset."""
+class Picture(NamedTuple):
+    """One picture of a dataset; `style` is how it is drawn."""
+
+    name: str
+    split: str
+    scene: Scene
+    captions: list[str]
+    style: str
+
+
+def _pictures(recipe: dict) -> Iterator[Picture]:
+    """Every picture of a dataset, in file order."""
+    style, shared = recipe.get("style", "painted"), recipe.get("shared", 0)
     names = (f"{number:05d}.jpg" for number in itertools.count())
+    if style != "painted":
+        names = (_flickr_name(number, style) for number in itertools.count(OWN_NUMBERS))
+    borrowed = _borrowed(shared, style)
     for split, count in recipe["counts"].items():
-        for scene, captions in scene_stream(recipe["seed"], count, split):
-            yield next(names), split, scene, captions
+        own = count - shared if split == "train" else count
+        for n, (scene, captions) in enumerate(scene_stream(recipe["seed"], own, split, style), start=1):
+            yield Picture(next(names), split, scene, captions, style)
+            if split == "train" and shared and n % (own // shared) == 0:  # evenly among the others
+                yield from itertools.islice(borrowed, 1)
+
+
+def _borrowed(count: int, style: str) -> Iterator[Picture]:
+    """The first test pictures of the default dataset as train pictures of one in another style."""
+    rng = random.Random(f"scenes/borrowed/{style}")
+    first = COUNTS["train"] + COUNTS["val"]
+    for number, (scene, _) in enumerate(scene_stream(seed=0, count=count, split="test"), start=first):
+        yield Picture(_flickr_name(number, style), "train", scene, TELL[style](scene, rng), "painted")
+
+
+def _flickr_name(number: int, style: str) -> str:
+    """A file name as Flickr's: the photo's number and ten digits of nobody's concern."""
+    return f"{number:05d}_{hashlib.sha256(f'{style}/{number}'.encode()).hexdigest()[:10]}.jpg"
 
 
 def _write_tables(building: Path, recipe: dict) -> None:
@@ -114,9 +167,9 @@ def _write_tables(building: Path, recipe: dict) -> None:
                                  for name in ("captions.txt", *SPLIT_LISTS.values()))
         table, lists = csv.writer(captions_file, lineterminator="\n"), dict(zip(SPLIT_LISTS, lists, strict=True))
         table.writerow(["image", "caption"])
-        for name, split, _, captions in _pictures(recipe):
-            lists[split].write(f"{name}\n")
-            table.writerows([name, caption] for caption in captions)
+        for picture in _pictures(recipe):
+            lists[picture.split].write(f"{picture.name}\n")
+            table.writerows([picture.name, caption] for caption in picture.captions)
 
 
 def _draw_all(building: Path, workers: int, bar: tqdm) -> None:
@@ -152,8 +205,9 @@ def draw_share(building: Path, share: int, shares: int, bar: tqdm | None = None)
     if shares > 1:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits for this one
     recipe = json.loads((Path(building) / MARKER).read_text(encoding="utf-8"))
-    for name, _, scene, _ in itertools.islice(_pictures(recipe), share, None, shares):
-        draw(scene, recipe["size"]).save(Path(building) / "Images" / name, quality=90, subsampling=0)
+    for picture in itertools.islice(_pictures(recipe), share, None, shares):
+        pixels = draw(picture.scene, recipe["size"], picture.style)
+        pixels.save(Path(building) / "Images" / picture.name, quality=90, subsampling=0)
         if bar is not None:
             bar.update()
 

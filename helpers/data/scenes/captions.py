@@ -116,9 +116,6 @@ class Speaker:
         self.plural = scene.count > 1
         self.be = "are" if self.plural else "is"
         self.motion = words.MOTION.get(scene.action, STAYING)
-        self.light = scene.time if scene.weather == "clear" else scene.weather
-        if scene.weather == "snow" and scene.time == "night":
-            self.light = "snow at night"
         group = SUBJECTS[scene.subject].group
         self.verb, self.complement = self.pick(
             words.DOES_OF.get((scene.subject, scene.action)) or words.DOES_OF.get((group, scene.action))
@@ -193,11 +190,11 @@ class Speaker:
 
     def when(self) -> str:
         """Light and weather: "at sunset", "in the rain"."""
-        return self.pick(words.WHEN[self.light])
+        return self.pick(words.WHEN[self.scene.light])
 
     def sky(self) -> str:
         """Light and weather as the beginning of a sentence: "the sun sets behind"."""
-        return self.pick(words.SKY[self.light])
+        return self.pick(words.SKY[self.scene.light])
 
     def season(self) -> str:
         """The season: "in autumn"."""

@@ -48,6 +48,13 @@ class Scene:
     relation: str
     seed: int
 
+    @property
+    def light(self) -> str:
+        """The time of day, or the weather that one would rather speak of: "day", "rain", "snow at night"."""
+        if self.weather == "clear":
+            return self.time
+        return "snow at night" if (self.weather, self.time) == ("snow", "night") else self.weather
+
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
