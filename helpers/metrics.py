@@ -12,7 +12,8 @@ every system.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -79,9 +80,28 @@ class Comparison:
     systems: dict[str, Scores]
     images: tuple[str, ...] = field(repr=False)
     notes: list[str]
+    missing: dict[str, str] = field(default_factory=dict)  # metric -> why it could not run, and what would help
 
     def __getitem__(self, system: str) -> Scores:
         return self.systems[system]
+
+    def joined(self, other: Comparison) -> Comparison:
+        """The metrics of both, for the same systems on the same pictures, drawn alike: one table, as of one comparison.
+
+        Raises InputError where systems, pictures, or the number of resamples differ.
+        """
+        if list(self.systems) != list(other.systems):
+            raise InputError(f"joined: systems {list(self.systems)} here, {list(other.systems)} there")
+        if self.images != other.images:
+            raise InputError("joined: the two were made of other pictures, or in another order")
+        sizes = {len(s.resamples) for part in (self, other) for row in part.systems.values() for s in row.metrics.values()}
+        if len(sizes) > 1:
+            raise InputError(f"joined: {' and '.join(map(str, sorted(sizes)))} resamples; take the same number for both")
+        notes = [*dict.fromkeys(self.notes + other.notes)]
+        systems = {
+            name: Scores(scores.metrics | other[name].metrics, self.images, notes) for name, scores in self.systems.items()
+        }
+        return Comparison(systems, self.images, notes, self.missing | other.missing)
 
     def difference(self, a: str, b: str, metric: str) -> Interval:
         """Score of `a` minus score of `b` with its paired interval: both are scored on the same resampled pictures.
@@ -112,36 +132,43 @@ def compare(
     seed: int = 0,
     tokenize: str = "ptb",
     human: bool = False,
+    keep_going: bool = False,
 ) -> Comparison:
     """Score every system ({name: {image: caption}}) on the same pictures ({image: reference captions}).
 
     metrics: any of METRICS; QUICK leaves out METEOR, which takes 8 s to start.
     tokenize: "ptb" as in every published table, or "whitespace" for captions that are tokens already.
     human: add the row HUMAN, see `human_leave_one_out`.
+    keep_going: leave out the metrics whose scorer cannot run and name them, with the reason, in `missing` and `notes`,
+    instead of raising what their scorer raised.
     Raises InputError naming the pictures where a system lacks a caption, has one for a picture without references, or a
     picture has no reference with a word in it; for unknown metrics or tokenizers; and where Java is missing.
     """
-    _check(systems, references, metrics, resamples, tokenize, human)
+    if unknown := [metric for metric in metrics if metric not in SCORERS]:
+        raise InputError(f"unknown metrics {unknown}: choose from {', '.join(METRICS)}")
+    check(systems, references, resamples, human)
     if "METEOR" in metrics:
-        java.meteor()  # loads in the background while the captions are tokenized
+        with suppress(InputError):  # no Java: its scorer says so when its turn comes
+            java.meteor()  # loads in the background while the captions are tokenized
     texts = [text for captions in references.values() for text in captions]
     texts += [text for captions in systems.values() for text in captions.values()]
-    tokens = java.ptb_tokenize(texts) if tokenize == "ptb" else {text: java.clean(text) for text in texts}
+    tokens = tokenized(texts, tokenize)
 
     gts = {image: [tokens[text] for text in captions if tokens[text]] for image, captions in references.items()}
-    _refuse([image for image, captions in gts.items() if not captions], "no reference with a word in it")
+    refuse([image for image, captions in gts.items() if not captions], "no reference with a word in it")
     corpora = {
         name: [Corpus(gts, {image: [tokens[captions[image]]] for image in gts})] for name, captions in systems.items()
     }
     if human:
         corpora[HUMAN] = _leave_one_out(gts)
 
-    draws = np.random.default_rng(seed).multinomial(len(gts), np.full(len(gts), 1 / len(gts)), size=resamples)
-    # Row 0 draws every picture once: the score itself. Floats, because numpy multiplies integer matrices slowly.
-    weights = np.concatenate([np.ones((1, len(gts))), draws])  # (1 + R, P)
-    images, notes = tuple(gts), _notes(references, gts, tokens, metrics, human)
-    scored = {name: Scores(_score(group, metrics, weights), images, notes) for name, group in corpora.items()}
-    return Comparison(scored, images, notes)
+    weights, missing = _weights(len(gts), resamples, seed), {}
+    found = {name: _score(group, metrics, weights, missing if keep_going else None) for name, group in corpora.items()}
+    metrics = [metric for metric in metrics if metric not in missing]  # for one system, so for all
+    images, notes = tuple(gts), _notes(systems, references, gts, tokens, metrics, human)
+    notes += [f"{metric} is missing: {reason}" for metric, reason in missing.items()]
+    scored = {name: Scores({m: scores[m] for m in metrics}, images, notes) for name, scores in found.items()}
+    return Comparison(scored, images, notes, missing)
 
 
 def score(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]], **options: object) -> Scores:
@@ -161,15 +188,48 @@ def human_leave_one_out(references: Mapping[str, Sequence[str]], **options: obje
     return compare({}, references, human=True, **options)[HUMAN]
 
 
-def _score(corpora: list[Corpus], metrics: Sequence[str], weights: np.ndarray) -> dict[str, Score]:
-    """The metrics of one system, averaged over its corpora: one, or n where people are left out in turn."""
+def mean_score(per_image: np.ndarray, *, resamples: int = 1000, seed: int = 0) -> Score:
+    """A score that is a mean over pictures: (P,) -> its value and interval. It draws the pictures that `compare` draws."""
+    per_image = np.asarray(per_image, dtype=float)
+    values = _weights(len(per_image), resamples, seed) @ per_image / len(per_image)  # (1 + R,)
+    return Score(float(values[0]), *_bounds(values[1:]), per_image, values[1:])
+
+
+def tokenized(texts: Iterable[str], tokenize: str = "ptb") -> dict[str, str]:
+    """Each text's tokens, joined by spaces. tokenize: as in `compare`. Raises InputError where Java is missing."""
+    if tokenize not in ("ptb", "whitespace"):
+        raise InputError(f"tokenize={tokenize!r}: choose ptb or whitespace")
+    return java.ptb_tokenize(texts) if tokenize == "ptb" else {text: java.clean(text) for text in texts}
+
+
+def _weights(pictures: int, resamples: int, seed: int) -> np.ndarray:
+    """How often each resample draws each picture; row 0 draws every picture once: the score itself. (1 + R, P)"""
+    draws = np.random.default_rng(seed).multinomial(pictures, np.full(pictures, 1 / pictures), size=resamples)
+    return np.concatenate([np.ones((1, pictures)), draws])  # floats: numpy multiplies integer matrices slowly
+
+
+def _score(
+    corpora: list[Corpus], metrics: Sequence[str], weights: np.ndarray, missing: dict[str, str] | None
+) -> dict[str, Score]:
+    """The metrics of one system, averaged over its corpora: one, or n where people are left out in turn.
+
+    Where a dictionary is given, metrics that cannot run are entered there, and not asked for again.
+    """
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for scorer in dict.fromkeys(SCORERS[metric] for metric in metrics):  # BLEU-1..4 come from one scorer
-        for corpus in corpora:
-            for metric, arrays in scorer(corpus, weights).items():
+    asked = [metric for metric in metrics if metric not in (missing or ())]
+    for scorer in dict.fromkeys(SCORERS[metric] for metric in asked):  # BLEU-1..4 come from one scorer
+        try:
+            answers = [scorer(corpus, weights) for corpus in corpora]
+        except (InputError, RuntimeError) as error:
+            if missing is None:
+                raise
+            missing |= {metric: str(error) for metric in asked if SCORERS[metric] is scorer}
+            continue
+        for answer in answers:
+            for metric, arrays in answer.items():
                 found.setdefault(metric, []).append(arrays)
     scores = {}
-    for metric in metrics:
+    for metric in [metric for metric in asked if metric not in (missing or ())]:
         per_image, values = (np.mean(arrays, axis=0) for arrays in zip(*found[metric], strict=True))
         scores[metric] = Score(float(values[0]), *_bounds(values[1:]), per_image, values[1:])
     return scores
@@ -181,7 +241,7 @@ def _bounds(resamples: np.ndarray) -> tuple[float, float]:
 
 
 def _leave_one_out(gts: dict[str, list[str]]) -> list[Corpus]:
-    _refuse([i for i, captions in gts.items() if len(captions) < 2], "a single reference, nobody to compare with")
+    refuse([i for i, captions in gts.items() if len(captions) < 2], "a single reference, nobody to compare with")
     count = min(map(len, gts.values()))
     return [
         Corpus(
@@ -193,6 +253,7 @@ def _leave_one_out(gts: dict[str, list[str]]) -> list[Corpus]:
 
 
 def _notes(
+    systems: Mapping[str, Mapping[str, str]],
     references: Mapping[str, Sequence[str]],
     gts: dict[str, list[str]],
     tokens: dict[str, str],
@@ -212,24 +273,19 @@ def _notes(
         notes.append(f"{HUMAN}: each person is scored against one reference fewer than the systems are.")
     if blank := [image for image, captions in references.items() if len(captions) > len(gts[image])]:
         notes.append(f"References without a word were left out: {_named(blank)}.")
+    for name, captions in systems.items():
+        if silent := [image for image in gts if not tokens[captions[image]]]:
+            notes.append(f"{name!r} has captions without a word, which are scored as they are, 0: {_named(silent)}.")
     longest = max(len(text.split()) for text in tokens.values())
     if "METEOR" in metrics and longest > java.METEOR_WORDS:
         notes.append(f"METEOR read the first {java.METEOR_WORDS} words of each caption; the longest has {longest}.")
     return notes
 
 
-def _check(
-    systems: Mapping[str, Mapping[str, str]],
-    references: Mapping[str, Sequence[str]],
-    metrics: Sequence[str],
-    resamples: int,
-    tokenize: str,
-    human: bool,
+def check(
+    systems: Mapping[str, Mapping[str, str]], references: Mapping[str, Sequence[str]], resamples: int, human: bool
 ) -> None:
-    if unknown := [metric for metric in metrics if metric not in SCORERS]:
-        raise InputError(f"unknown metrics {unknown}: choose from {', '.join(METRICS)}")
-    if tokenize not in ("ptb", "whitespace"):
-        raise InputError(f"tokenize={tokenize!r}: choose ptb or whitespace")
+    """Raise InputError for what nobody can score, naming the pictures: whatever the metrics, see `compare`."""
     if resamples < 1:
         raise InputError(f"resamples={resamples}: an interval needs at least one")
     if not references:
@@ -239,19 +295,20 @@ def _check(
     if human and HUMAN in systems:
         raise InputError(f"{HUMAN!r} is the row that human=True adds: call the system something else")
     # A string instead of a list would be scored letter by letter; pandas reads an empty cell as a number (NaN).
-    _refuse([i for i, group in references.items() if isinstance(group, str)], "references are one string, not a list")
-    _refuse([i for i, group in references.items() if not _all_text(group)], "a reference that is no text")
+    refuse([i for i, group in references.items() if isinstance(group, str)], "references are one string, not a list")
+    refuse([i for i, group in references.items() if not _all_text(group)], "a reference that is no text")
     for name, captions in systems.items():
-        _refuse([i for i in references if i not in captions], f"{name!r} has no caption for")
-        _refuse([i for i in captions if i not in references], f"{name!r} captions pictures that have no references")
-        _refuse([i for i in captions if not _all_text([captions[i]])], f"{name!r} has a caption that is no text")
+        refuse([i for i in references if i not in captions], f"{name!r} has no caption for")
+        refuse([i for i in captions if i not in references], f"{name!r} captions pictures that have no references")
+        refuse([i for i in captions if not _all_text([captions[i]])], f"{name!r} has a caption that is no text")
 
 
 def _all_text(captions: Sequence[object]) -> bool:
     return all(isinstance(caption, str) for caption in captions)
 
 
-def _refuse(images: Sequence[str], problem: str) -> None:
+def refuse(images: Sequence[str], problem: str) -> None:
+    """Raise InputError "problem: a.jpg, b.jpg, c.jpg and 7 more" where there are such images."""
     if images:
         raise InputError(f"{problem}: {_named(images)}")
 
