@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: install run test record lint tiny clean
+.PHONY: install run test record lint spice tiny clean
 install: $(INSTALLED)
 
 $(INSTALLED): requirements.txt constraints.txt
@@ -26,6 +26,9 @@ record: run  ## keep the scores and minutes of this machine's run under results/
 
 lint: install
 	$(BIN)/ruff check .
+
+spice: install  ## CoreNLP's jars (385 MB) into data/spice, for the score SPICE: from Stanford, else by Maven
+	$(BIN)/python -m helpers.spice
 
 tiny: install  ## make data/tiny anew, about 13 minutes on 2 cores
 	$(BIN)/python -m helpers.pretrain

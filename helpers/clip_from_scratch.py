@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from helpers.contrast import Pairs, pair_loaders, with_start
+from helpers.contrast import Pairs, check_contrastive, pair_loaders, with_start
 from helpers.data.datasets import Captions
 from helpers.data.encoders import ClipEncoder, clip, load_clip
 from helpers.devices import find_devices, first_process
@@ -93,8 +94,7 @@ def train_clip(
 
     if architecture not in ARCHITECTURES:
         raise InputError(f"architecture={architecture!r} is not known: choose {' or '.join(ARCHITECTURES)}")
-    if settings.encoder != "frozen" or settings.keep != "val_loss":
-        raise InputError("all of a CLIP learns here, and the epoch of the lowest loss is kept: leave encoder and keep")
+    check_contrastive(settings)
     devices = find_devices(devices, run.device)
     seed_everything(settings.seed)
     sizes = ARCHITECTURES[architecture]
@@ -106,4 +106,6 @@ def train_clip(
     path = Path(folder) / "clip.pt"
     if first_process():
         save_clip(net.cpu().eval(), path)
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()  # the others read what the first has written
     return load_clip(path, run.device), history

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, reduce
@@ -45,14 +46,33 @@ MAX_TOKENS = 64  # of a caption, [CLS] and [SEP] included
 
 
 class ClipTower(nn.Module):
-    """A CLIP's image tower as the start of a dual encoder's: pixels (B, 3, R, R) -> CLIP's own vector (B, F), fp32."""
+    """A CLIP's image tower as the start of a dual encoder's: pixels (B, 3, R, R) -> CLIP's own vector (B, F), fp32.
 
-    def __init__(self, visual: nn.Module, preprocess):
+    Attributes as ImageTower's; `architecture` is a dict of all sizes: `build` makes the same tower of it, with random weights.
+    """
+
+    def __init__(self, visual: nn.Module):
         super().__init__()
-        self.net = visual.float().requires_grad_(True).train()
+        self.net = visual.float().to(memory_format=torch.channels_last).requires_grad_(True).train()
         self.width = int(visual.output_dim)
         self.resolution = int(visual.input_resolution)
-        self.preprocess = preprocess
+        self.preprocess = clip.clip._transform(self.resolution)
+        shared = {"input_resolution": self.resolution, "output_dim": self.width}
+        if isinstance(visual, clip.model.ModifiedResNet):
+            width = visual.layer1[0].conv1.out_channels
+            stages = [len(getattr(visual, f"layer{n}")) for n in (1, 2, 3, 4)]
+            self.architecture = {"layers": stages, "heads": width * 32 // 64, "width": width, **shared}
+        else:
+            channels, _, patch, _ = visual.conv1.weight.shape
+            blocks = visual.transformer.resblocks
+            self.architecture = {"patch_size": patch, "width": channels, "layers": len(blocks),
+                                 "heads": blocks[0].attn.num_heads, **shared}  # fmt: skip
+
+    @classmethod
+    def build(cls, architecture: dict[str, object]) -> ClipTower:
+        """The tower of these sizes, with random weights."""
+        vit = "patch_size" in architecture
+        return cls((clip.model.VisionTransformer if vit else clip.model.ModifiedResNet)(**architecture))
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.net(pixels)
@@ -62,8 +82,7 @@ def find_image_tower(name: str) -> nn.Module:
     """A ResNet of `load_image_tower`, or a CLIP's image tower, by a name of the clip package or from its file."""
     path = find_file(name)
     if name in clip.available_models() or (path and path.is_file() and is_torchscript(path)):
-        encoder = load_clip(name)
-        return ClipTower(encoder.model.visual, encoder.preprocess)
+        return ClipTower(load_clip(name).model.visual)
     return load_image_tower(name)
 
 
@@ -183,8 +202,7 @@ def train_dual_encoder(
     run.image_tower and run.text_tower are where it starts from; `sizes` are fields of DualEncoderConfig. Pictures are read
     anew in each epoch, since their tower learns. Raises InputError or OfflineError as the readers of data and towers do.
     """
-    if settings.encoder != "frozen" or settings.keep != "val_loss":
-        raise InputError("both towers of a dual encoder learn, and the epoch of the lowest loss is kept: leave encoder, keep")
+    check_contrastive(settings)
     devices = find_devices(devices, run.device)
     image_tower, text_tower = find_image_tower(run.image_tower), load_text_tower(run.text_tower)
     seed_everything(settings.seed)
@@ -206,6 +224,14 @@ def train_dual_encoder(
     return finder, history
 
 
+def check_contrastive(settings: TrainSettings) -> None:
+    """Raises InputError for settings of captioners that mean nothing to a contrastive loss."""
+    for name, wanted in (("encoder", "frozen"), ("keep", "val_loss"), ("label_smoothing", 0.0)):
+        if getattr(settings, name) != wanted:
+            raise InputError(f"{name}={getattr(settings, name)!r}: a contrastive model learns whole, keeps the epoch of the "
+                             f"lowest loss and smooths no labels: leave {name}")
+
+
 def pair_loaders(
     run: Run, captions: Captions, finder: Finder, settings: TrainSettings, longest: int = MAX_TOKENS - 1
 ) -> Loaders:
@@ -220,6 +246,8 @@ def pair_loaders(
         if split == "train":
             images = draw_share(images, settings.share, settings.seed)
         source = Pictures(finder, captions.image_dir, images)
+        for image, reason in source.broken.items() if first_process() else ():
+            print(f"skipped {image}: {reason}", file=sys.stderr)
         dataset = CaptionDataset(
             source, captions.references(split), finder.tokens, max_tokens=min(settings.max_tokens, longest),
             mirrored=source.in_a_mirror() if mirrored else None,
@@ -238,7 +266,7 @@ def save_finder(finder: Finder, folder: str | Path, **extra: object) -> Path:
         "system": "dual-encoder",
         "model": asdict(finder.model.config),
         "preprocessing": {"resolution": tower.resolution},
-        "architecture": getattr(tower, "architecture", "clip"),
+        "architecture": tower.architecture,
         **finder.config,
         **extra,
     }
@@ -257,24 +285,24 @@ def load_finder(folder: str | Path, device: str = "cpu") -> Finder:
 
     Raises InputError where a file is missing or damaged, or is not a dual encoder's.
     """
+    from transformers import AutoConfig
+
     folder = Path(folder)
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
+        if config.get("system") != "dual-encoder":
+            raise InputError(f"{path}: a {config.get('system')} captions pictures; to search, give one of a dual-encoder")
         weights = load_file(folder / "model.safetensors")
-    except Exception as error:  # a missing file, no JSON, a truncated tensor: to the user they are one
-        raise InputError(f"{folder} is not a whole checkpoint ({type(error).__name__}: {error})") from error
-    if config.get("system") != "dual-encoder":
-        raise InputError(f"{path}: a {config.get('system')} captions pictures; to search, give a checkpoint of a dual-encoder")
-    from transformers import AutoConfig
-
-    architecture = config["architecture"]
-    image_tower = find_image_tower(config["image_tower"] if architecture == "clip" else f"{architecture}-random")
-    text_tower = TextTower.build(AutoConfig.from_pretrained(folder / "text"))
-    model = DualEncoder(DualEncoderConfig(**config["model"]), image_tower, text_tower)
-    try:
+        sizes = config["architecture"]
+        image_tower = ClipTower.build(sizes) if isinstance(sizes, dict) else load_image_tower(f"{sizes}-random")
+        text_tower = TextTower.build(AutoConfig.from_pretrained(folder / "text"))
+        model = DualEncoder(DualEncoderConfig(**config["model"]), image_tower, text_tower)
         model.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise InputError(f"{folder / 'model.safetensors'} does not fit config.json: {reason}") from error
-    return Finder(model.to(device).eval(), load_tokens(folder / "tokenizer"), config)
+        tokens = load_tokens(folder / "tokenizer")
+    except InputError:
+        raise
+    except Exception as error:  # a missing file or key, no JSON, a tensor that does not fit: to the user they are one
+        reason = str(error).splitlines()[-1].strip() if str(error) else "no message"
+        raise InputError(f"{folder} is not a whole checkpoint of a dual encoder ({type(error).__name__}: {reason})") from error
+    return Finder(model.to(device).eval(), tokens, config)

@@ -2,8 +2,8 @@
 
     python -m helpers.experiments clipcap          # results/experiments/clipcap.PROFILE.json, a line an experiment
 
-What stands in the file with the same settings is not trained again. All scores are computed anew from the captions in the
-file, so that every difference to the first experiment is paired.
+What stands in the file with the same settings is not trained again. After each training all scores are computed anew from
+the captions in the file, so that every difference to the first experiment is paired.
 """
 
 from __future__ import annotations
@@ -276,6 +276,8 @@ def main(arguments: list[str] | None = None) -> int:
         if name == "dual-encoder":
             from helpers.retrieval_experiments import pair_table, run_pair_experiments
 
+            if given := [key for key in ("dataset", "data_dir", "clip", "language_model") if options[key]]:
+                raise InputError(f"--{given[0].replace('_', '-')}: these experiments say themselves what they are trained on")
             print(pair_table(run_pair_experiments(run, path, limit=limit)).to_string())
             print(shown(path))
             return 0

@@ -145,7 +145,7 @@ def compare(
     picture has no reference with a word in it; for unknown metrics or tokenizers; and where Java is missing.
     """
     if unknown := [metric for metric in metrics if metric not in SCORERS]:
-        raise InputError(f"unknown metrics {unknown}: choose from {', '.join(METRICS)}")
+        raise InputError(f"unknown metrics {unknown}: choose from {', '.join(SCORERS)}")
     check(systems, references, resamples, human)
     if "METEOR" in metrics:
         with suppress(InputError):  # no Java: its scorer says so when its turn comes

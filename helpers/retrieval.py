@@ -253,7 +253,7 @@ def recall(
 
     image_embeddings (P, E) with the names of the pictures, `images`; text_embeddings (M, E) with the picture of each
     caption, `photos`. The metrics are "text to image R@1" and so on, "image to text median rank". From picture to text any
-    hit counts: at least one of the picture's captions is among the first k, as is usual; so that way is the easier one.
+    hit counts: at least one of the picture's captions is among the first k, as is usual.
     Ties count by their expectation over all orders (see `Places`).
 
     The 95 % percentile bootstrap intervals are over pictures, each drawn with all its captions, which resemble each other.

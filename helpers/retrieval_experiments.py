@@ -107,9 +107,12 @@ def run_pair_experiments(run: Run, path: Path, *, limit: int | None = None) -> d
     names = DATASETS[run.profile]
     first, second = (load_captions(name, work_dir=run.work_dir, seed=run.seed, limit=limit) for name in names)
     trains = training_sets(first, second)
-    record = read_pair_experiments(path) if path.is_file() else {"experiments": {}}
-    record |= {"system": "dual-encoder", "profile": run.profile, "datasets": list(names), "limit": limit,
-               "left out": {on: captions.report.summary for on, captions in trains.items()}}  # fmt: skip
+    conditions = {"system": "dual-encoder", "profile": run.profile, "datasets": list(names), "limit": limit, "seed": run.seed}
+    record = read_pair_experiments(path) if path.is_file() else conditions | {"experiments": {}}
+    if other := [key for key in conditions if record.get(key) != conditions[key]]:
+        raise InputError(f"{shown(path)} holds experiments with {other[0]}={record.get(other[0])!r}, now it is "
+                         f"{conditions[other[0]]!r}: give another file (--out)")
+    record["left out"] = {on: captions.report.summary for on, captions in trains.items()}
     experiments = pair_experiments(run)
     there = record["experiments"]
     record["experiments"] = {name: there[name] for name, one in experiments.items() if _same(there.get(name), one)}

@@ -75,6 +75,14 @@ def _cider(corpus: Corpus, weights: np.ndarray) -> dict[str, tuple[np.ndarray, n
     return {"CIDEr-D": (per_image, _means(per_image, weights))}
 
 
+def _spice(corpus: Corpus, weights: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """SPICE (Anderson et al., 2016): a mean over pictures. Its jars come by `make spice`; it takes minutes."""
+    from helpers.spice import spice
+
+    per_image = spice(corpus.gts, corpus.res)
+    return {"SPICE": (per_image, _means(per_image, weights))}
+
+
 def _means(per_image: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return weights @ per_image / weights.sum(axis=1)
 
@@ -85,6 +93,7 @@ SCORERS: dict[str, Scorer] = {
     "METEOR": _meteor,
     "ROUGE-L": _rouge,
     "CIDEr-D": _cider,
+    "SPICE": _spice,
 }
-METRICS = tuple(SCORERS)
+METRICS = tuple(metric for metric in SCORERS if metric != "SPICE")  # which is asked for by name: see `_spice`
 QUICK = tuple(metric for metric in METRICS if metric != "METEOR")  # METEOR takes 8 s to start

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from contextlib import ExitStack, redirect_stdout
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from helpers.errors import InputError
@@ -60,7 +60,12 @@ def _train(options: dict) -> int:
     settings = recipes.settings_for(preset, system, seed=run.seed, **{name: options.get(name) for name in SETTINGS})
     sizes = recipes.sizes_for(preset, system, **{name: options.get(name) for name in SIZES})
     if options.get("experiment"):
-        run, captions, settings, sizes = choose_experiment(run, options["experiment"], limit=options["limit"])
+        if given := [name for name in ("dataset", "data_dir", "preset", "image_tower", "text_tower") if options.get(name)]:
+            raise InputError(f"--experiment {options['experiment']} says what --{given[0].replace('_', '-')} is: leave it out")
+        run, captions, settings, chosen = choose_experiment(run, options["experiment"], limit=options["limit"])
+        # What is given beside the experiment's number goes over its settings.
+        settings = replace(settings, **{name: options[name] for name in SETTINGS if options.get(name) is not None})
+        sizes = chosen | {name: options[name] for name in SIZES if options.get(name) is not None}
     log = LogSettings(**{field.name: options[field.name] for field in fields(LogSettings)})
     devices = find_devices(options["devices"], run.device)
     if not options.get("experiment"):
@@ -152,7 +157,8 @@ def _system(systems, name: str, what: str) -> tuple[argparse.ArgumentParser, arg
     how.add_argument("--devices", default="1", metavar="N", help="GPUs, or processes on a CPU, that share the work; auto: all")
     _options(p.add_argument_group("logs"), LogSettings, defaults=True)
     model = p.add_argument_group("model")
-    model.add_argument("--heads", type=int, help="attention heads")
+    if name not in ("dual-encoder", "clip"):
+        model.add_argument("--heads", type=int, help="attention heads")
     return p, model
 
 

@@ -118,6 +118,7 @@ class CaptioningModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         kept = {name for name, p in self.named_parameters() if p.requires_grad}
+        kept |= {f"model.{name}" for name, _ in self.model.named_buffers()}  # a dual encoder's BatchNorm gathers statistics
         if self.settings.encoder == "all":  # its BatchNorm has gathered statistics of its own
             kept |= {f"encoder.{name}" for name, _ in self.encoder.named_buffers()}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in kept}

@@ -62,6 +62,42 @@ def test_trains_both_towers_at_their_own_rates_and_comes_back(run, captions, pho
     assert again.fingerprint == finder.fingerprint and again.config["training"]["best_epoch"] == history.best_epoch
 
 
+def test_checkpoints_hold_the_statistics_that_batchnorm_has_gathered(run, captions):
+    """Else the best epoch's weights would come back with the last epoch's statistics, or a resumed run with the first ones."""
+    finder, _ = train_dual_encoder(run, captions, SETTINGS, run.output_dir, dim=16)
+    kept = torch.load(run.output_dir / "lightning" / "last.ckpt", weights_only=True)["state_dict"]
+    statistics = {name: value for name, value in finder.model.state_dict().items() if "running" in name}
+    assert statistics and all(f"model.model.{name}" in kept for name in statistics)
+    fresh = find_image_tower(run.image_tower).state_dict()
+    assert any(not torch.equal(fresh[name.removeprefix("image_tower.")], value) for name, value in statistics.items())
+
+
+def test_a_checkpoint_needs_no_other_file(run, captions, resnet_file, tmp_path, photos):
+    """Also where the image tower was a CLIP's: its sizes are in config.json, its weights in model.safetensors."""
+    import shutil
+    from dataclasses import replace
+
+    moved = shutil.copy(resnet_file, tmp_path / "clip.pt")
+    finder, _ = train_dual_encoder(replace(run, image_tower=str(moved)), captions, SETTINGS, run.output_dir, dim=16)
+    (tmp_path / "clip.pt").unlink()
+    pictures = sorted((photos / "Images").iterdir())[:3]
+    again = load_finder(run.output_dir / "checkpoint")
+    torch.testing.assert_close(again.encode_images(pictures), finder.encode_images(pictures))
+    (run.output_dir / "checkpoint" / "text" / "config.json").unlink()
+    with pytest.raises(InputError, match="not a whole checkpoint"):
+        load_finder(run.output_dir / "checkpoint")
+
+
+def test_experiments_of_other_data_are_not_mixed(run, tmp_path):
+    from helpers.retrieval_experiments import run_pair_experiments
+
+    path = tmp_path / "experiments.json"
+    conditions = {"system": "dual-encoder", "profile": "tiny", "datasets": ["scenes", "scenes-sketch"], "limit": 50, "seed": 0}
+    path.write_text(json.dumps(conditions | {"experiments": {}}))
+    with pytest.raises(InputError, match=r"holds experiments with limit=50, now it is 7: give another file"):
+        run_pair_experiments(run, path, limit=7)
+
+
 def test_a_text_is_the_same_vector_in_any_batch(run):
     torch.manual_seed(0)
     model = DualEncoder.build(find_image_tower("small"), load_text_tower(run.text_tower), dim=8).eval()
@@ -86,8 +122,9 @@ def test_what_is_no_finder_is_refused(run, captions, tmp_path):
         load_finder(tmp_path / "none")
     with pytest.raises(InputError, match="neither a file nor one of resnet50"):
         find_image_tower("resnet51")
-    with pytest.raises(InputError, match="leave encoder, keep"):
-        train_dual_encoder(run, captions, TrainSettings(encoder="all"), run.output_dir)
+    for settings, name in ((TrainSettings(encoder="all"), "encoder"), (TrainSettings(label_smoothing=0.1), "label_smoothing")):
+        with pytest.raises(InputError, match=f"leave {name}"):
+            train_dual_encoder(run, captions, settings, run.output_dir)
 
 
 def test_the_command_trains_and_says_how_to_search(photos, text_folder, tmp_path, capsys):

@@ -27,7 +27,9 @@ ALLOWED = {
     "memory": BASE,
     "share": BASE | {"captioner", "checkpoints", "model_card"},
     "java": BASE,
-    "scorers": BASE | {"java"},
+    "scorers": BASE | {"java", "spice"},
+    "spice": BASE | {"java"},
+    "bertscore": BASE,
     "metrics": BASE | {"java", "scorers"},
     "baselines": BASE,
     "figures": BASE | {"data"},  # it opens pictures

@@ -118,7 +118,8 @@ class CaptionSampler(Sampler[Item]):
         if self.captions == "ordered":
             items = [Item(i, j) for i, count in enumerate(counts) for j in range(count)]
             items += items[: -len(items) % world]  # some twice, so that no process has a batch more than the others
-            return iter(items[rank::world])
+            share = len(items) // world  # in one piece: no step has captions of one photo in two processes
+            return iter(items[rank * share : (rank + 1) * share])
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         if self.captions == "random":
             draws = torch.rand(len(counts), generator=generator)
