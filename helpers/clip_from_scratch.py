@@ -15,12 +15,14 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from helpers.contrast import Pairs, check_contrastive, pair_loaders, with_start
+from helpers.contrast import Pairs, check_contrastive, with_start
 from helpers.data.datasets import Captions
 from helpers.data.encoders import ClipEncoder, clip, load_clip
-from helpers.devices import find_devices, first_process
+from helpers.data.preprocessing import Preprocessed
+from helpers.devices import find_devices, first_process, picture_workers
 from helpers.environment import Run, seed_everything
 from helpers.errors import InputError
+from helpers.loaders import from_pictures, make_loaders
 from helpers.models.dual_encoder import ClipDualEncoder
 from helpers.settings import LogSettings, TrainSettings
 from helpers.training import History, fit
@@ -59,20 +61,11 @@ class ClipPairs(Pairs):
         return [{"name": "learning_rate", "params": list(self.parameters()), "lr": rate}]
 
 
-class _Reader:
-    """How pictures become pixels and captions tokens, before there is a file that load_clip could read."""
+class _Reader(Preprocessed):
+    """How pictures become pixels before there is a file that load_clip could read."""
 
     def __init__(self, resolution: int):
-        self.tokens = ClipWords()
-        *self._crop, self._to_tensor, self._normalise = clip.clip._transform(resolution).transforms
-
-    def crop(self, image):
-        for step in self._crop:
-            image = step(image)
-        return image
-
-    def normalise(self, square) -> Tensor:
-        return self._normalise(self._to_tensor(square))
+        self.preprocess = clip.clip._transform(resolution)
 
 
 def train_clip(
@@ -99,9 +92,12 @@ def train_clip(
     seed_everything(settings.seed)
     sizes = ARCHITECTURES[architecture]
     net = clip.model.CLIP(**TEXT, **sizes)
-    reader = _Reader(sizes["image_resolution"])
-    loaders = pair_loaders(run, captions, reader, settings, longest=CONTEXT - 1)
-    history = fit(ClipPairs(ClipDualEncoder(net), reader.tokens.bos), loaders, settings, folder, device=run.device,
+    tokens = ClipWords()
+    loaders = make_loaders(
+        captions, tokens, settings, from_pictures(_Reader(sizes["image_resolution"]), captions.image_dir),
+        max_tokens=min(settings.max_tokens, CONTEXT - 1), workers=picture_workers(run.device),
+    )  # fmt: skip
+    history = fit(ClipPairs(ClipDualEncoder(net), tokens.bos), loaders, settings, folder, device=run.device,
                   precision=run.precision, devices=devices, resume=resume, log=log)  # fmt: skip
     path = Path(folder) / "clip.pt"
     if first_process():

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property, reduce
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -25,21 +24,22 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from helpers.data.batches import CaptionDataset, caption_loader, draw_share, pad_captions
+from helpers.data.batches import pad_captions
 from helpers.data.datasets import Captions
 from helpers.data.encoders import clip, is_torchscript, load_clip
-from helpers.data.features import Pictures
 from helpers.data.images import open_image
+from helpers.data.preprocessing import Preprocessed
 from helpers.data.tokens import Tokens, load_tokens
 from helpers.devices import find_devices, first_process, picture_workers
 from helpers.environment import Run, seed_everything
 from helpers.errors import InputError
 from helpers.files import atomic_path
 from helpers.hub import find_file
+from helpers.loaders import from_pictures, make_loaders
 from helpers.models.dual_encoder import Contrastive, DualEncoder, DualEncoderConfig
 from helpers.models.towers import TextTower, load_image_tower, load_text_tower
 from helpers.settings import LogSettings, TrainSettings
-from helpers.training import History, Loaders, fit
+from helpers.training import History, fit
 
 BATCH = 64  # pictures or captions that are encoded at once
 MAX_TOKENS = 64  # of a caption, [CLS] and [SEP] included
@@ -87,7 +87,7 @@ def find_image_tower(name: str) -> nn.Module:
 
 
 @dataclass
-class Finder:
+class Finder(Preprocessed):
     """A dual encoder with its preprocessing and its tokenizer. `config` holds what the checkpoint's config.json will."""
 
     model: DualEncoder
@@ -111,14 +111,10 @@ class Finder:
         """E, the size of the vectors."""
         return self.model.config.dim
 
-    def crop(self, image: Image.Image) -> Image.Image:
-        """The half of the preprocessing that Pillow does: R x R, the square in the middle."""
-        return reduce(lambda picture, step: step(picture), self.model.image_tower.preprocess.transforms[:-2], image)
-
-    def normalise(self, square: Image.Image) -> Tensor:
-        """The half that torch does. (3, R, R)"""
-        to_tensor, normalise = self.model.image_tower.preprocess.transforms[-2:]
-        return normalise(to_tensor(square))
+    @property
+    def preprocess(self):
+        """The image tower's: the same for training and inference."""
+        return self.model.image_tower.preprocess
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
@@ -129,7 +125,7 @@ class Finder:
         """Files or PIL pictures to vectors of length 1, fp32. (N, E) Raises InputError for a file that is no picture."""
         parts = []
         for start in range(0, len(images), BATCH):
-            pixels = [self.normalise(self.crop(open_image(image))) for image in images[start : start + BATCH]]
+            pixels = [self.pixels(open_image(image)) for image in images[start : start + BATCH]]
             parts.append(self.encode(torch.stack(pixels)))
         return torch.cat(parts)
 
@@ -208,7 +204,10 @@ def train_dual_encoder(
     seed_everything(settings.seed)
     model = DualEncoder.build(image_tower, text_tower, **sizes)
     finder = Finder(model, load_tokens(run.tokenizer), {"image_tower": run.image_tower, "text_tower": run.text_tower})
-    loaders = pair_loaders(run, captions, finder, settings)
+    loaders = make_loaders(
+        captions, finder.tokens, settings, from_pictures(finder, captions.image_dir),
+        max_tokens=min(settings.max_tokens, MAX_TOKENS - 1), workers=picture_workers(run.device),
+    )  # fmt: skip
     pairs = Pairs(model, finder.tokens.bos, image_rate, text_rate)
     history = fit(pairs, loaders, settings, folder, device=run.device, precision=run.precision, devices=devices,
                   resume=resume, log=log)  # fmt: skip
@@ -230,32 +229,6 @@ def check_contrastive(settings: TrainSettings) -> None:
         if getattr(settings, name) != wanted:
             raise InputError(f"{name}={getattr(settings, name)!r}: a contrastive model learns whole, keeps the epoch of the "
                              f"lowest loss and smooths no labels: leave {name}")
-
-
-def pair_loaders(
-    run: Run, captions: Captions, finder: Finder, settings: TrainSettings, longest: int = MAX_TOKENS - 1
-) -> Loaders:
-    """Batches of pixels and captions of the train and val splits; `finder` gives crop, normalise and tokens.
-
-    longest: tokens of a caption with its end, at most; settings.max_tokens may cut it shorter.
-    """
-    def loader(split: str, which: str, mirrored: bool):
-        images = captions.images(split)
-        if not images:
-            raise InputError(f"{captions.name} has no {split} pictures: give a split list, or more pictures")
-        if split == "train":
-            images = draw_share(images, settings.share, settings.seed)
-        source = Pictures(finder, captions.image_dir, images)
-        for image, reason in source.broken.items() if first_process() else ():
-            print(f"skipped {image}: {reason}", file=sys.stderr)
-        dataset = CaptionDataset(
-            source, captions.references(split), finder.tokens, max_tokens=min(settings.max_tokens, longest),
-            mirrored=source.in_a_mirror() if mirrored else None,
-        )  # fmt: skip
-        return caption_loader(dataset, finder.tokens, batch_size=settings.batch_size, captions=which, seed=settings.seed,
-                              workers=picture_workers(run.device))  # fmt: skip
-
-    return Loaders(loader("train", settings.captions, settings.mirrored), loader("val", "ordered", mirrored=False))
 
 
 def save_finder(finder: Finder, folder: str | Path, **extra: object) -> Path:

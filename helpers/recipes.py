@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from helpers import figures
 from helpers.captioner import Captioner
 from helpers.checkpoints import save_captioner
 from helpers.clip_from_scratch import train_clip
 from helpers.contrast import train_dual_encoder
-from helpers.data.batches import CaptionDataset, caption_loader, draw_share
+from helpers.data.batches import draw_share
 from helpers.data.datasets import Captions
 from helpers.data.encoders import LearningEncoder, load_clip
-from helpers.data.features import Features, Pictures, cached_features, plan_cache
+from helpers.data.features import Features, Pictures, plan_cache
 from helpers.data.tokens import load_tokens
 from helpers.devices import find_devices, first_process, picture_workers
 from helpers.environment import Run, seed_everything
 from helpers.errors import InputError
 from helpers.hub import load_language_model
 from helpers.java import ensure_java
+from helpers.loaders import from_features, from_pictures, make_loaders
 from helpers.memory import training_memory
 from helpers.models.clipcap import ClipCap
 from helpers.models.cross_attention import CrossAttentionCaptioner
 from helpers.models.decoder import DecoderCaptioner, DecoderConfig
 from helpers.settings import LogSettings, TrainSettings
 from helpers.training import History, Loaders, fit
-
-if TYPE_CHECKING:
-    from torch.utils.data import DataLoader
 
 # By system and preset: (fields of TrainSettings, fields of the model's config). "full" and "tiny" are the profiles'. The
 # small backbones learn at rates that would wreck the large ones, and their width holds fewer heads.
@@ -307,36 +303,14 @@ def _loaders(
     pixels: bool,
     broken: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Loaders:
-    """Batches of the train and val splits: from cached features, or of pixels for an encoder that learns.
-
-    broken: by split, pictures that are known not to open, and have been reported; None: not yet known.
-    """
-    for split in ("train", "val"):
-        if not captions.images(split):
-            raise InputError(f"{captions.name} has no {split} pictures: give a split list, or more pictures")
-    encoder, tokens = captioner.encoder, captioner.tokens
+    """Batches from cached features, or of pixels for CLIP to run on; `broken` as in `from_pictures`, and reported already."""
+    if pixels:
+        source = from_pictures(captioner.encoder, captions.image_dir, broken)
+    else:
+        grid = captioner.model.sees == "grid"
+        source = from_features(captioner.encoder, captions.image_dir, run.cache_dir, grid=grid)
     workers = picture_workers(run.device) if pixels else 0
-    cache = partial(cached_features, encoder, captions.image_dir, cache_dir=run.cache_dir, grid=captioner.model.sees == "grid")
-
-    def loader(split: str, which: str, mirrored: bool) -> DataLoader:
-        images = captions.images(split)
-        if split == "train":
-            images = draw_share(images, settings.share, settings.seed)
-        if pixels:
-            source: Features | Pictures = Pictures(encoder, captions.image_dir, images, broken and broken[split])
-            reflected = source.in_a_mirror() if mirrored else None
-        else:
-            source, reflected = cache(images), cache(images, mirrored=True) if mirrored else None
-        for image, reason in source.broken.items() if broken is None and first_process() else ():
-            print(f"skipped {image}: {reason}", file=sys.stderr)
-        dataset = CaptionDataset(
-            source, captions.references(split), tokens, max_tokens=settings.max_tokens, mirrored=reflected
-        )
-        return caption_loader(
-            dataset, tokens, batch_size=settings.batch_size, captions=which, seed=settings.seed, workers=workers
-        )
-
-    return Loaders(loader("train", settings.captions, settings.mirrored), loader("val", "ordered", mirrored=False))
+    return make_loaders(captions, captioner.tokens, settings, source, workers=workers, told=broken is not None)
 
 
 def _cider(captions: Captions, captioner: Captioner, source: Features | Pictures, changed: bool) -> float:

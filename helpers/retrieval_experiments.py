@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from helpers.contrast import Finder
     from helpers.data.datasets import Captions
+    from helpers.metrics import Score
 
 HEADLINE = ("text to image R@5", "image to text R@5")
 # By profile: the dataset that plays Flickr30k, and the one that plays Flickr8k.
@@ -83,12 +84,19 @@ def _with_towers(run: Run, one: PairExperiment) -> Run:
 
 
 def _train_own_tower(run: Run, one: PairExperiment) -> dict[str, float] | None:
-    """Experiment 1's image tower, as a classifier; the accuracy that it reached. None: not this experiment."""
-    if one.image_tower != str(_own_tower(run)):
+    """Experiment 1's image tower, as a classifier, unless it is there; its accuracy. None: not this experiment."""
+    path = _own_tower(run)
+    if one.image_tower != str(path):
         return None
-    from helpers.classifier import make_classifier
+    import torch
 
-    return make_classifier(run, one.image_tower).to_json()
+    from helpers.classifier import SETTINGS, make_classifier
+
+    if path.is_file():
+        there = torch.load(path, map_location="cpu", weights_only=True)
+        if (there["settings"], there["seed"]) == (asdict(SETTINGS[run.profile]), run.seed):
+            return there["accuracy"]
+    return make_classifier(run, path).to_json()
 
 
 def _own_tower(run: Run) -> Path:
@@ -101,14 +109,14 @@ def run_pair_experiments(run: Run, path: Path, *, limit: int | None = None) -> d
 
     Raises InputError as the training and the readers of data do.
     """
-    from helpers.contrast import train_dual_encoder
     from helpers.data.datasets import load_captions
+    from helpers.experiments import read_experiments
 
     names = DATASETS[run.profile]
     first, second = (load_captions(name, work_dir=run.work_dir, seed=run.seed, limit=limit) for name in names)
     trains = training_sets(first, second)
     conditions = {"system": "dual-encoder", "profile": run.profile, "datasets": list(names), "limit": limit, "seed": run.seed}
-    record = read_pair_experiments(path) if path.is_file() else conditions | {"experiments": {}}
+    record = read_experiments(path) if path.is_file() else conditions | {"experiments": {}}
     if other := [key for key in conditions if record.get(key) != conditions[key]]:
         raise InputError(f"{shown(path)} holds experiments with {other[0]}={record.get(other[0])!r}, now it is "
                          f"{conditions[other[0]]!r}: give another file (--out)")
@@ -120,7 +128,7 @@ def run_pair_experiments(run: Run, path: Path, *, limit: int | None = None) -> d
         done = record["experiments"]
         if name not in done:
             same = next((entry for entry in done.values() if _same(entry, one)), None)
-            same = same or _train(run, one, trains[one.train_on], (first, second), train_dual_encoder)
+            same = same or _train(run, one, trains[one.train_on], (first, second))
             done[name] = same | {"what": one.what}
             record["experiments"] = {each: done[each] for each in experiments if each in done}
             write_json(path, record)
@@ -170,11 +178,13 @@ def join(first: Captions, second: Captions) -> Captions:
     return replace(first, name=f"{first.name} + {second.name}", image_dir=above, table=table)
 
 
-def _train(run: Run, one: PairExperiment, captions: Captions, tests: tuple[Captions, ...], train) -> dict[str, object]:
+def _train(run: Run, one: PairExperiment, captions: Captions, tests: tuple[Captions, ...]) -> dict[str, object]:
     """An experiment's entry in the file."""
+    from helpers.contrast import train_dual_encoder
+
     start = time.perf_counter()
     accuracy = _train_own_tower(run, one)
-    finder, history = train(_with_towers(run, one), captions, one.settings, run.output_dir / "dual", **one.sizes)
+    finder, history = train_dual_encoder(_with_towers(run, one), captions, one.settings, run.output_dir / "dual", **one.sizes)
     entry = {
         "train_on": one.train_on,
         "image_tower": shown(one.image_tower),
@@ -186,12 +196,12 @@ def _train(run: Run, one: PairExperiment, captions: Captions, tests: tuple[Capti
         "minutes": round((time.perf_counter() - start) / 60, 2),
         "val_loss": round(history.best_val_loss, 4),
         "provenance": provenance(),
-        "tests": {captions.name: test_finder(finder, captions, run.cache_dir) for captions in tests},
+        "tests": {captions.name: measure(finder, captions, run.cache_dir) for captions in tests},
     }
     return entry | ({"classifier accuracy": accuracy} if accuracy else {})
 
 
-def test_finder(finder: Finder, captions: Captions, cache_dir: Path) -> dict[str, object]:
+def measure(finder: Finder, captions: Captions, cache_dir: Path) -> dict[str, object]:
     """Recall both ways on the test split (val, where a dataset keeps its test pictures back), and each picture's hits."""
     from helpers.retrieval import Gallery, recall
 
@@ -205,9 +215,6 @@ def test_finder(finder: Finder, captions: Captions, cache_dir: Path) -> dict[str
     hits = {metric: [round(float(hit), 4) for hit in _per_picture(scores[metric].per_image, photos, gallery.items)]
             for metric in HEADLINE}  # fmt: skip
     return rounded | {"hits": hits}
-
-
-test_finder.__test__ = False  # pytest collects by this name
 
 
 def _per_picture(hits: np.ndarray, photos: list[str], images: list[str]) -> np.ndarray:
@@ -231,21 +238,13 @@ def _same(entry: dict | None, one: PairExperiment) -> bool:
     return mine == (entry["train_on"], entry["image_tower"], entry["text_tower"], settings, entry["sizes"])
 
 
-def read_pair_experiments(path: Path) -> dict:
-    """What `run_pair_experiments` wrote. Raises InputError where it is missing or damaged."""
-    from helpers.experiments import read_experiments
+def difference(record: dict, name: str, test: str, metric: str = HEADLINE[0]) -> Score:
+    """Experiment `name` minus experiment 0 on the test pictures of dataset `test`, each a mean over its captions: paired."""
+    from helpers.metrics import mean_score
 
-    return read_experiments(path)
-
-
-def difference(record: dict, name: str, test: str, metric: str = HEADLINE[0], resamples: int = 1000):
-    """Interval of experiment `name` minus experiment 0 on the test pictures of dataset `test`: paired bootstrap."""
-    from helpers.metrics import Interval
-
-    a, b = (np.array(record["experiments"][each]["tests"][test]["hits"][metric]) for each in (name, "0"))
-    draws = np.random.default_rng(0).integers(len(a), size=(resamples, len(a)))
-    low, high = np.percentile((a - b)[draws].mean(axis=1), [2.5, 97.5])
-    return Interval(float((a - b).mean()), float(low), float(high))
+    tests = (record["experiments"][each]["tests"][test] for each in (name, "0"))
+    mine, first = (np.array(each["hits"][metric]) for each in tests)
+    return mean_score(mine - first)
 
 
 def pair_table(record: dict) -> pd.DataFrame:

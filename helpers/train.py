@@ -150,7 +150,8 @@ def _system(systems, name: str, what: str) -> tuple[argparse.ArgumentParser, arg
     p.add_argument("--seed", type=int, help="of weights, order and caption draws")
     p.add_argument("--out", metavar="DIR", help=f"for checkpoint/ and history.csv (default: outputs/train_{name})")
     p.add_argument("--resume", action="store_true", help="go on from the last checkpoint of a killed run")
-    p.add_argument("--clip", metavar="NAME_OR_FILE", help="a name such as RN50 or ViT-B/32, or a file")
+    if name not in ("dual-encoder", "clip"):
+        p.add_argument("--clip", metavar="NAME_OR_FILE", help="a name such as RN50 or ViT-B/32, or a file")
     p.add_argument("--preset", metavar="NAME", help="settings and sizes that belong together (default: the profile's)")
     how = p.add_argument_group("training")
     _options(how, TrainSettings, without="seed")

@@ -233,7 +233,7 @@ def test_save_writes_the_same_bytes_each_time(tmp_path, suffix):
 def test_save_refuses_other_formats_and_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"figure\.gif"):
         figures.save(figures.bars({"a": 1}, "x"), tmp_path / "figure.gif")
-    monkeypatch.setattr(figures, "render", lambda figure: 1 / 0)
+    monkeypatch.setattr(figures.look, "render", lambda figure: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         figures.save(figures.bars({"a": 1}, "x"), tmp_path / "figure.png")
     assert list(tmp_path.iterdir()) == []

@@ -32,7 +32,7 @@ ALLOWED = {
     "bertscore": BASE,
     "metrics": BASE | {"java", "scorers"},
     "baselines": BASE,
-    "figures": BASE | {"data"},  # it opens pictures
+    "figures": BASE | {"data", "figures"},  # it opens pictures
     "overlays": BASE | {"data", "figures", "captioner"},
     "captioner": BASE | {"data"},
     "experiments": BASE | {"settings", "recipes", "data", "java", "metrics", "figures", "captioner",
@@ -41,7 +41,8 @@ ALLOWED = {
     "clipscore": BASE | {"data", "metrics"},
     "diversity": BASE | {"metrics"},
     "classifier": BASE | {"data", "models", "metrics"},
-    "contrast": BASE | {"data", "models", "devices", "settings", "training"},
+    "contrast": BASE | {"data", "models", "devices", "settings", "training", "loaders"},
+    "loaders": BASE | {"data", "devices", "settings", "training"},
     "original_clipcap": BASE | {"data"},
     "checkpoints": BASE | {"data", "models", "captioner", "original_clipcap", "model_card"},
 }

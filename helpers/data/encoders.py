@@ -13,7 +13,6 @@ import math
 import os
 import warnings
 from collections.abc import Sequence
-from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from helpers.data.images import open_image
+from helpers.data.preprocessing import Preprocessed
 from helpers.environment import require_network
 from helpers.errors import InputError
 from helpers.hub import find_file
@@ -31,7 +31,7 @@ with warnings.catch_warnings():  # clip imports pkg_resources, which advises aga
     import clip
 
 
-class ClipEncoder:
+class ClipEncoder(Preprocessed):
     """OpenAI's CLIP, frozen and in eval mode, with its own preprocessing.
 
     Attributes: `name` as it was asked for, `dim` (E, the size of the pooled vector), `grid` (M, C: rows of the grid and
@@ -60,23 +60,6 @@ class ClipEncoder:
     def take_fingerprint(self) -> None:
         """Anew after the weights have changed, so that features of the old ones are never read for the new."""
         self.fingerprint = _fingerprint(self.model, repr(self.preprocess.transforms[-1]) + str(self.resolution))
-
-    def pixels(self, image: Image.Image) -> Tensor:
-        """One RGB picture as CLIP wants it: resized (bicubic), centre-cropped, normalised. (3, R, R)
-
-        The same for training, validation and inference; what training alone does (mirroring) comes after it.
-        """
-        return self.normalise(self.crop(image))
-
-    def crop(self, image: Image.Image) -> Image.Image:
-        """The first half of `pixels`, which Pillow does: R x R, the square in the middle, as CLIP sees it."""
-        resize_and_crop = self.preprocess.transforms[:-2]
-        return reduce(lambda picture, step: step(picture), resize_and_crop, image)
-
-    def normalise(self, square: Image.Image) -> Tensor:
-        """The second half, which torch does. (3, R, R)"""
-        to_tensor, normalise = self.preprocess.transforms[-2:]
-        return normalise(to_tensor(square))
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
