@@ -1,5 +1,9 @@
 """BERTScore: how close are the words of caption and reference, each read in its sentence?
 
+    found = compare_by_bert({"clipcap": captions, "nearest": others}, references)
+    comparison.joined(found).table()                                # beside BLEU and the others
+    found.difference("clipcap", "nearest", "BERTScore-F1")          # the paired interval
+
 Every token of one text is matched with the token of the other whose contextual embedding has the largest cosine. Averaged
 over the caption's tokens that is precision, over the reference's recall; F1 is their harmonic mean. The rare-word weights
 (idf) are off, as in the published default. With several references the best one counts, for each of the three alone.
@@ -17,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from helpers.comparison import Comparison, compare_means, named, refuse_bare
 from helpers.environment import progress, shown
 from helpers.errors import InputError, OfflineError
 from helpers.hub import locate
@@ -29,43 +34,85 @@ LAYER = 17  # the layer of roberta-large that agrees best with people (Zhang et 
 # What unrelated English sentences score there, measured by the authors: raw values lie between 0.8 and 1 for any caption.
 # bert-score: rescale_baseline/en/roberta-large.tsv, row 17: P, R, F1.
 BASELINE = np.array([0.83150584, 0.8314941, 0.83122575])
-_PICTURES = 64  # whose texts are held in memory at a time
+METRICS = ("BERTScore-P", "BERTScore-R", "BERTScore-F1")
+RESCALED = tuple(f"{metric} rescaled" for metric in METRICS)
+_CAPTIONS = 64  # scored at a time, for memory's sake
 
 
-def bert_score(
-    candidates: Mapping[str, str],
-    references: Mapping[str, Sequence[str]],
+def bert_scores(
+    captions: Sequence[str],
+    references: Sequence[Sequence[str]],
     *,
     model: str | Path = MODEL,
     layer: int | None = None,
     device: str | None = None,
 ) -> dict[str, np.ndarray]:
-    """{"BERTScore P": (P,), "BERTScore R", "BERTScore F1"} of each picture, in the order of `references`.
+    """{each of METRICS: (N,)}, the scores of N captions beside N lists of references, as people write them: not tokenized.
 
-    candidates: {image: caption}, references: {image: [caption, ...]}, as people write them: not tokenized.
     model: a name on the hub, or a folder written by save_pretrained(); layer: which of its layers is read, to be given
-    for any model but roberta-large. For roberta-large's layer 17 the dictionary also holds the same three "rescaled",
+    for any model but roberta-large. For roberta-large's layer 17 the dictionary also holds RESCALED, the same three as
     (x - baseline) / (1 - baseline): 0 for unrelated sentences, 1 for equal ones.
     device: by default the GPU where there is one.
 
     A caption, or a reference, without a token scores 0 raw (rescaled -4.9). Texts are cut at what the model reads, 510
-    tokens for RoBERTa. Raises InputError where the model has no such layer or the layer is not given, OfflineError within
-    2 seconds where the model is neither here nor reachable.
+    tokens for RoBERTa. Raises InputError where the numbers of captions and lists differ, a list is empty, or the model has
+    no such layer or the layer is not given; OfflineError within 2 seconds where the model is neither here nor reachable.
     """
+    if len(captions) != len(references):
+        raise InputError(f"{len(captions)} captions and {len(references)} lists of references: give one of each a picture")
+    refuse_bare(references)
     reader = _load(model, layer, device)
-    images, scores = list(references), []
-    for start in progress(range(0, len(images), _PICTURES), desc="BERTScore"):
-        part = images[start : start + _PICTURES]
-        read = reader.embed([candidates[image] for image in part] + [text for i in part for text in references[i]])
-        for image in part:
-            pairs = [_match(*read[candidates[image]], *read[text]) for text in references[image]]
-            scores.append(np.max(pairs, axis=0))
-    table = np.array(scores).reshape(len(images), 3)  # (P, 3)
-    named = dict(zip(("BERTScore P", "BERTScore R", "BERTScore F1"), table.T, strict=True))
-    if Path(model).name == MODEL and reader.layer == LAYER:
-        rescaled = (table - BASELINE) / (1 - BASELINE)
-        named |= {f"{name} rescaled": column for name, column in zip(list(named), rescaled.T, strict=True)}
-    return named
+    pairs, scores = list(zip(captions, references, strict=True)), []
+    for start in progress(range(0, len(pairs), _CAPTIONS), desc="BERTScore", unit="batch", leave=False):
+        part = pairs[start : start + _CAPTIONS]
+        read = reader.embed([text for caption, group in part for text in (caption, *group)])
+        for caption, group in part:
+            scores.append(np.max([_match(*read[caption], *read[text]) for text in group], axis=0))
+    table = np.array(scores).reshape(len(pairs), 3)  # (N, 3)
+    found = dict(zip(METRICS, table.T, strict=True))
+    if RESCALED[0] in metrics_of(model, layer):
+        found |= zip(RESCALED, ((table - BASELINE) / (1 - BASELINE)).T, strict=True)
+    return found
+
+
+def metrics_of(model: str | Path = MODEL, layer: int | None = None) -> tuple[str, ...]:
+    """METRICS, and RESCALED where the baseline is known: for roberta-large's layer 17."""
+    return METRICS + RESCALED if Path(model).name == MODEL and layer in (None, LAYER) else METRICS
+
+
+def compare_by_bert(
+    systems: Mapping[str, Mapping[str, str]],
+    references: Mapping[str, Sequence[str]],
+    *,
+    model: str | Path = MODEL,
+    layer: int | None = None,
+    device: str | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    human: bool = False,
+) -> Comparison:
+    """BERTScore of every system ({name: {image: caption}}), as `metrics.compare` gives the others; the two can be `joined`.
+
+    human: add the row HUMAN, each person scored against the picture's other references, as in
+    `metrics.human_leave_one_out`; blank references are left out everywhere. As the best reference counts, people are
+    there a little too low beside systems, which have one reference more.
+    `notes` names the captions that are empty, and says why where there is nothing RESCALED. Other options, and errors, as
+    in `bert_scores`; InputError also as from `metrics.compare`.
+    """
+
+    def scorer(_: list[int], captions: list[str], groups: list[list[str]]) -> dict[str, np.ndarray]:
+        return bert_scores(captions, groups, model=model, layer=layer, device=device)
+
+    found = compare_means(systems, references, scorer, resamples=resamples, seed=seed, human=human)
+    for name, captions in systems.items():
+        if empty := [image for image in references if not captions[image].strip()]:
+            found.notes.append(f"{name!r} has empty captions, whose BERTScore is 0: {named(empty)}.")
+    if RESCALED[0] not in metrics_of(model, layer):
+        found.notes.append(
+            f"BERTScore of {shown(model)}, layer {layer}, is not rescaled: what unrelated sentences score there has not "
+            f"been measured, as it has for {MODEL}, layer {LAYER}."
+        )
+    return found
 
 
 def _match(caption: Tensor, said: Tensor, reference: Tensor, wanted: Tensor) -> tuple[float, float, float]:
@@ -125,8 +172,15 @@ def _load(model: str | Path, layer: int | None, device: str | None) -> _Reader:
     except OfflineError:
         raise OfflineError(
             f"BERTScore's model {str(model)!r} must be downloaded, and its hub cannot be reached. Give a folder written by "
-            "save_pretrained() as `model` (with its `layer`), for example one named roberta-large."
+            "save_pretrained() instead (--bert DIR), and which of its layers is read (--bert-layer N)."
         ) from None
+    try:
+        return _read(place, model, layer, device)
+    except OSError as error:  # a file is missing, or the hub knows no such name
+        raise InputError(f"{shown(model)} cannot be loaded as a model: {str(error).strip().splitlines()[0]}") from error
+
+
+def _read(place: dict[str, object], model: str | Path, layer: int | None, device: str | None) -> _Reader:
     import torch  # only now: without the model they would be seconds waited for nothing
     from transformers import AutoConfig, AutoModel, AutoTokenizer
     from transformers.utils import logging
@@ -134,7 +188,7 @@ def _load(model: str | Path, layer: int | None, device: str | None) -> _Reader:
     config = AutoConfig.from_pretrained(**place)
     if layer is None and Path(model).name == MODEL:
         layer = LAYER
-    if layer is None or not 0 <= layer <= config.num_hidden_layers:
+    if layer is None or not 1 <= layer <= config.num_hidden_layers:
         raise InputError(f"layer={layer}: say which layer of {shown(model)} is read, 1 to {config.num_hidden_layers}")
     config.num_hidden_layers = layer  # what lies above is not needed
     tokenizer = AutoTokenizer.from_pretrained(**place)

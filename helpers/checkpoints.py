@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from helpers.captioner import Captioner
 from helpers.data.encoders import ClipEncoder, load_clip
 from helpers.data.tokens import load_tokens
+from helpers.environment import shown
 from helpers.errors import InputError
 from helpers.files import atomic_path
 from helpers.hub import find_file, load_language_model
@@ -78,19 +79,21 @@ def read_config(folder: str | Path) -> dict:
     folder = Path(folder)
     path = folder / "config.json"
     if not folder.exists():
-        raise InputError(f"the checkpoint {folder} does not exist: give the folder that training wrote")
+        raise InputError(f"the checkpoint {shown(folder)} does not exist: give the folder that training wrote")
     if not path.is_file():
-        raise InputError(f"{folder} is not a checkpoint: it holds no config.json")
+        raise InputError(f"{shown(folder)} is not a checkpoint: it holds no config.json")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid JSON ({error}): copy the checkpoint again") from error
-    needed = ["format", "system", "model", "clip", "tokenizer" if config.get("system") == "decoder" else "language_model"]
+        raise InputError(f"{shown(path)} is not valid JSON ({error}): copy the checkpoint again") from error
+    needed = ["format", "system", "model", "clip"]
+    if config.get("system") in SYSTEMS:
+        needed.append("language_model" if config["system"] in ("clipcap", "cross-attention") else "tokenizer")
     missing = [key for key in needed if key not in config]
     if missing:
-        raise InputError(f"{path} lacks {', '.join(missing)}")
+        raise InputError(f"{shown(path)} lacks {', '.join(missing)}")
     if config["format"] != FORMAT or config["system"] not in SYSTEMS:
-        raise InputError(f"{path}: system {config['system']!r}, format {config['format']} is not known to this version")
+        raise InputError(f"{shown(path)}: system {config['system']!r}, format {config['format']} is not known to this version")
     return config
 
 
@@ -124,7 +127,7 @@ def load_captioner(
     if "stop" in config:
         tokens = StopTokens(tokens.tokenizer, config["stop"])
     if config["system"] == "decoder" and len(tokens) != sizes.vocabulary:
-        raise InputError(f"{folder} was trained with {sizes.vocabulary} tokens, its tokenizer/ has {len(tokens)}")
+        raise InputError(f"{shown(folder)} was trained with {sizes.vocabulary} tokens, its tokenizer/ has {len(tokens)}")
     if config.get("learned"):
         joined["clip_fingerprint"] = encoder.fingerprint
         encoder.model.float()
@@ -161,11 +164,11 @@ def load_clipcap_checkpoint(
     )
     encoder = load_clip(clip, device)
     if sizes.image_dim != encoder.dim:
-        raise InputError(f"{path} takes image vectors of {sizes.image_dim} numbers, {clip} gives {encoder.dim}: give the CLIP "
-                         "that it was trained with (clip)")
+        raise InputError(f"{shown(path)} takes image vectors of {sizes.image_dim} numbers, {clip} gives {encoder.dim}: "
+                         "give the CLIP that it was trained with (clip)")
     model = ClipCap(sizes, words)
     mapping = {name.removeprefix("clip_project."): value for name, value in weights.items() if name[:4] == "clip"}
-    fill(model.clip_project, mapping, f"{path}: its mapping network is not whole")
+    fill(model.clip_project, mapping, f"{shown(path)}: its mapping network is not whole")
     tokens = StopTokens(load_tokens(language_model).tokenizer)
     config = {"clip": clip, "language_model": str(language_model), "stop": tokens.stop, "original": Path(path).name}
     return Captioner(encoder, tokens, model.to(device).eval(), config)
@@ -177,10 +180,10 @@ def _check_clip(
     given = {"image_dim": encoder.dim, "pooled_dim": encoder.dim, "grid_dim": encoder.grid[1], "memory_dim": encoder.grid[1]}
     for name in given:
         if getattr(sizes, name, 0) not in (0, given[name]):  # 0: a mapping that takes no grid
-            raise InputError(f"{folder} takes image vectors of {getattr(sizes, name)} numbers, {clip} gives {given[name]} "
-                             f"({name}): it was trained with {config['clip']['name']}")
+            raise InputError(f"{shown(folder)} takes image vectors of {getattr(sizes, name)} numbers, {clip} gives "
+                             f"{given[name]} ({name}): it was trained with {config['clip']['name']}")
     if config["clip"]["fingerprint"] != encoder.fingerprint:
-        raise InputError(f"{folder} was trained with other CLIP weights than {clip}: give the right file (--clip)")
+        raise InputError(f"{shown(folder)} was trained with other CLIP weights than {clip}: give the right file (--clip)")
 
 
 def _places(model: nn.Module, encoder: ClipEncoder, learned: list[str] | tuple[str, ...]) -> dict[str, Tensor]:
@@ -196,7 +199,7 @@ def _read_weights(path: Path) -> dict:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is damaged or truncated ({error}): copy the checkpoint again") from error
+        raise InputError(f"{shown(path)} is damaged or truncated ({error}): copy the checkpoint again") from error
 
 
 def _fill(places: dict[str, Tensor], weights: dict, folder: Path) -> None:

@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from helpers.comparison import Comparison, compare_means, refuse, refuse_bare
 from helpers.data.encoders import unit
 from helpers.environment import progress
 from helpers.errors import InputError
-from helpers.metrics import HUMAN, Comparison, Scores, check, mean_score, refuse
 
 PREFIX = "A photo depicts "
 SCALE = 2.5  # w in the paper: it stretches cosines, which hardly exceed 0.4, to about 0 to 1
@@ -52,8 +52,7 @@ def clip_scores(
     if not len(captions) == len(references) == len(images):
         raise InputError(f"{len(captions)} captions, {len(references)} lists of references and {len(images)} "
                          "image_embeddings: give one of each a picture")  # fmt: skip
-    if bare := [number for number, group in enumerate(references) if not len(group)]:
-        raise InputError(f"references: picture {bare[0]} (counted from 0) has none")
+    refuse_bare(references)
     embed = _embed([*captions, *(text for group in references for text in group)], encode_texts, batch_size)
     if len(images) and len(embed[captions[0]]) != images.shape[1]:
         raise InputError(f"image_embeddings have {images.shape[1]} numbers each, the texts' {len(embed[captions[0]])}: "
@@ -78,35 +77,21 @@ def compare_by_clip(
     image_embeddings (P, E) are the pictures called `images`, in any order; there may be more than `references` has. The
     resamples are those of `metrics.compare`, so that the two can be `joined`.
     human: add the row HUMAN, each person scored against the picture's other references, as in
-    `metrics.human_leave_one_out`; blank references are left out everywhere.
+    `metrics.human_leave_one_out`; blank references are left out everywhere. RefCLIPScore, which takes the nearest
+    reference, is there a little too low beside systems, which have one reference more.
     Raises InputError naming pictures without an embedding, as `metrics.compare`, and as `clip_scores`.
     """
-    check(systems, references, resamples, human)
     rows = _rows(image_embeddings, "image_embeddings")
     if len(rows) != len(images):
         raise InputError(f"{len(rows)} image_embeddings for {len(images)} names in `images`: give one each")
-    groups = {image: [text for text in group if text.strip()] for image, group in references.items()}
     place = {image: row for row, image in enumerate(images)}
-    refuse([image for image in groups if image not in place], "no image embedding for")
-    refuse([image for image in groups if len(groups[image]) < 1 + human], f"fewer than {1 + human} references with words for")
+    refuse([image for image in references if image not in place], "no image embedding for")
+    rows = rows[[place[image] for image in references]]
 
-    said = {name: [captions[image] for image in groups] for name, captions in systems.items()}
-    texts = [text for captions in said.values() for text in captions] + [text for group in groups.values() for text in group]
-    embed, vectors = _embed(texts, encode_texts, batch_size), rows[[place[image] for image in groups]]
-    found = {name: _scores(captions, list(groups.values()), embed, vectors) for name, captions in said.items()}
-    if human:
-        people = [
-            _scores([group[i] for group in groups.values()], [group[:i] + group[i + 1 :] for group in groups.values()],
-                    embed, vectors)
-            for i in range(min(map(len, groups.values())))
-        ]  # fmt: skip
-        found[HUMAN] = {metric: np.mean([person[metric] for person in people], axis=0) for metric in METRICS}
-    order = tuple(groups)
-    scored = {
-        name: Scores({m: mean_score(per_image, resamples=resamples, seed=seed) for m, per_image in scores.items()}, order, [])
-        for name, scores in found.items()
-    }
-    return Comparison(scored, order, [])
+    def scorer(pictures: list[int], captions: list[str], groups: list[list[str]]) -> dict[str, np.ndarray]:
+        return clip_scores(captions, groups, encode_texts, rows[pictures], batch_size=batch_size)
+
+    return compare_means(systems, references, scorer, resamples=resamples, seed=seed, human=human)
 
 
 def _scores(

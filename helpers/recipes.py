@@ -1,14 +1,14 @@
-"""How each system is trained: its presets of settings and sizes, and the function that joins data, encoder and model."""
+"""How each system is trained: the function that joins data, encoder and model. Its presets are in presets.py."""
 
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from helpers import figures
+from helpers.build import build_captioner
 from helpers.captioner import Captioner
 from helpers.checkpoints import save_captioner
 from helpers.clip_from_scratch import train_clip
@@ -19,102 +19,18 @@ from helpers.data.encoders import LearningEncoder, load_clip
 from helpers.data.features import Features, Pictures, plan_cache
 from helpers.data.tokens import load_tokens
 from helpers.devices import find_devices, first_process, picture_workers
+from helpers.disk import checkpoint_bytes
 from helpers.environment import Run, seed_everything
 from helpers.errors import InputError
 from helpers.hub import load_language_model
 from helpers.java import ensure_java
 from helpers.loaders import from_features, from_pictures, make_loaders
 from helpers.memory import training_memory
-from helpers.models.clipcap import ClipCap
-from helpers.models.cross_attention import CrossAttentionCaptioner
-from helpers.models.decoder import DecoderCaptioner, DecoderConfig
+from helpers.presets import PRESETS as PRESETS
+from helpers.presets import settings_for as settings_for
+from helpers.presets import sizes_for as sizes_for
 from helpers.settings import LogSettings, TrainSettings
 from helpers.training import History, Loaders, fit
-
-# By system and preset: (fields of TrainSettings, fields of the model's config). "full" and "tiny" are the profiles'. The
-# small backbones learn at rates that would wreck the large ones, and their width holds fewer heads.
-PRESETS: dict[str, dict[str, tuple[dict, dict]]] = {
-    "clipcap": {
-        "full": ({}, {}),  # the paper's: a transformer mapping, GPT-2 frozen
-        "tiny": (
-            {"epochs": 3, "batch_size": 64, "learning_rate": 1e-3, "captions": "all", "weight_decay": 0.05},
-            {"layers": 4, "heads": 4},
-        ),
-        "mlp": ({}, {"mapping": "mlp", "tuning": "all"}),  # the paper's other captioner
-        "p1": (  # Chantoone/image-captioning-via-GPT2-and-CLIP: a memory of length 1
-            {"epochs": 30, "batch_size": 32, "learning_rate": 1e-5, "weight_decay": 1e-5, "warmup_share": 0.0},
-            {"mapping": "cross-attention-pooled"},
-        ),
-        **{  # Lahdhirim/CV-image-captioning-clip-gpt2's six experiments, on shares of COCO
-            f"p2-{n}": (
-                {"batch_size": 64, "learning_rate": 1e-4, "weight_decay": 0.0, "share": share},
-                {"mapping": "linear", "prefix_length": prefix, "tuning": "blocks", "frozen_blocks": frozen},
-            )
-            for n, (prefix, frozen, share) in enumerate(
-                ((2, 10, 0.005), (2, 10, 0.1), (4, 10, 0.2), (5, 11, 0.4), (10, 11, 0.5), (4, 6, 0.4)), start=1
-            )
-        },
-    },
-    "decoder": {
-        "full": (
-            {"epochs": 15, "batch_size": 64, "learning_rate": 3e-4, "weight_decay": 0.05, "schedule": "cosine",
-             "label_smoothing": 0.1, "captions": "all", "keep": "val_CIDEr-D", "patience": 3, "encoder": "two-phases",
-             "encoder_rate": 1e-5, "unfreeze_epoch": 10, "mirrored": True},
-            {},
-        ),
-        "tiny": (
-            {"epochs": 2, "batch_size": 64, "learning_rate": 3e-3, "weight_decay": 0.05, "schedule": "cosine",
-             "label_smoothing": 0.1, "captions": "all", "keep": "val_CIDEr-D", "encoder": "two-phases",
-             "encoder_rate": 1e-4, "unfreeze_epoch": 1, "mirrored": True},
-            {"width": 128, "layers": 2, "heads": 4, "dropout": 0.0},  # two epochs are too few to overfit
-        ),
-        # As published, at rates of learning that hardly learn, and with a memory of length 1: nowhere to look.
-        "published": (
-            {"epochs": 10, "batch_size": 64, "learning_rate": 1e-6, "weight_decay": 0.01, "schedule": "cosine",
-             "warmup_share": 0.0, "gradient_clip": 0.1, "label_smoothing": 0.1, "captions": "all", "patience": 3,
-             "encoder": "two-phases", "encoder_rate": 1e-8, "unfreeze_epoch": 3, "mirrored": True, "max_tokens": 49},
-            {"width": 1024, "layers": 4, "heads": 8, "dropout": 0.44, "memory": "pooled", "tied": False, "positions": 49},
-        ),
-    },
-    "cross-attention": {
-        "full": ({"learning_rate": 1e-4, "batch_size": 32, "keep": "val_CIDEr-D", "patience": 3}, {}),  # fits a T4
-        "tiny": (
-            {"epochs": 4, "batch_size": 64, "learning_rate": 3e-3, "captions": "all", "weight_decay": 0.05},
-            {},
-        ),
-        # What is trained of Xiangyu-Lou/Image-Captions; its backbones are in environment.DEFAULTS.
-        "published": ({"learning_rate": 1e-4, "batch_size": 32}, {"tuning": "mlps", "gradient_checkpointing": True}),
-    },
-    "clip": {
-        "full": ({"epochs": 30, "batch_size": 256, "learning_rate": 1e-3, "weight_decay": 0.1, "schedule": "cosine",
-                  "captions": "all"}, {}),
-        "tiny": ({"epochs": 3, "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 0.1, "schedule": "cosine",
-                  "captions": "all"}, {}),
-    },
-    "dual-encoder": {
-        "full": ({"learning_rate": 1e-3, "batch_size": 128, "weight_decay": 1e-3, "schedule": "cosine", "mirrored": True}, {}),
-        "tiny": (
-            {"epochs": 3, "batch_size": 128, "learning_rate": 2e-3, "weight_decay": 1e-3, "schedule": "cosine",
-             "captions": "all"},
-            {"image_rate": 0.1, "text_rate": 1.0, "dropout": 0.0},
-        ),
-        # richardwzhu/image-captioning-CLIP, whose rate falls by a fifth where the loss no longer does: here, by a line.
-        "published": (
-            {"epochs": 2, "batch_size": 32, "learning_rate": 1e-3, "weight_decay": 1e-3, "captions": "all"},
-            {"loss": "soft-targets"},
-        ),
-    },
-}  # fmt: skip
-
-
-def settings_for(preset: str, system: str = "clipcap", **changes: object) -> TrainSettings:
-    """The preset's training settings, with `changes` on top (None: as the preset has it)."""
-    return TrainSettings(**(_preset(system, preset)[0] | _given(changes)))
-
-
-def sizes_for(preset: str, system: str = "clipcap", **changes: object) -> dict[str, object]:
-    """The preset's sizes of the model, fields of its config, with `changes` on top (None: as the preset has it)."""
-    return _preset(system, preset)[1] | _given(changes)
 
 
 def train_clipcap(
@@ -141,9 +57,7 @@ def train_clipcap(
     language_model = load_language_model(run.language_model)
     tokens = load_tokens(run.tokenizer)
     seed_everything(settings.seed)  # here, so that notebook, command and data/tiny start from the same weights
-    if sizes.get("mapping") == "cross-attention":
-        sizes = {"grid_dim": encoder.grid[1]} | sizes
-    model = ClipCap.build(encoder.dim, language_model, **sizes)
+    model = build_captioner("clipcap", encoder, tokens, language_model, **sizes)
     captioner = Captioner(encoder, tokens, model, {"clip": run.clip, "language_model": run.language_model})
     return captioner, _train(run, captions, captioner, settings, folder, devices=devices, resume=resume, log=log)
 
@@ -168,9 +82,7 @@ def train_decoder(
     encoder = load_clip(run.clip, run.device)
     tokens = load_tokens(run.tokenizer)
     seed_everything(settings.seed)
-    # Room for a caption of usual length and a prompt, also where training cuts captions short.
-    sizes = {"positions": max(64, settings.max_tokens), "memory_dim": encoder.grid[1]} | sizes
-    model = DecoderCaptioner(DecoderConfig(len(tokens), tokens.bos, encoder.dim, **sizes))
+    model = build_captioner("decoder", encoder, tokens, max_tokens=settings.max_tokens, **sizes)
     captioner = Captioner(encoder, tokens, model, {"clip": run.clip, "tokenizer": run.tokenizer})
     return captioner, _train(run, captions, captioner, settings, folder, devices=devices, resume=resume, log=log)
 
@@ -196,7 +108,7 @@ def train_cross_attention(
     language_model = load_language_model(run.language_model)
     tokens = load_tokens(run.tokenizer)
     seed_everything(settings.seed)
-    model = CrossAttentionCaptioner.build(encoder.grid[1], language_model, tokens.bos, **sizes)
+    model = build_captioner("cross-attention", encoder, tokens, language_model, **sizes)
     captioner = Captioner(encoder, tokens, model, {"clip": run.clip, "language_model": run.language_model})
     return captioner, _train(run, captions, captioner, settings, folder, devices=devices, resume=resume, log=log)
 
@@ -234,10 +146,11 @@ def _train(
         )
         beside = "" if live is None else ", CLIP's own beside"
         print(f"memory of a training step, counted for captions of {length} tokens: {memory.total / 1e9:.2f} GB{beside}")
-    start = time.perf_counter()
+    what = {"dataset": captions.name, "number of pictures": str(len(loaders.train.dataset)),
+            **captioner.config, "model": str(captioner.model.config)}  # fmt: skip
     history = fit(
         captioner.model, loaders, settings, folder, encoder=live, pixels=later, score=score, device=run.device,
-        precision=run.precision, **options,
+        precision=run.precision, what=what, **options,
     )  # fmt: skip
     if live and live.parts:
         captioner.encoder.take_fingerprint()
@@ -245,7 +158,7 @@ def _train(
     captioner.config["training"] = {
         "dataset": captions.name,
         "pictures": len(loaders.train.dataset),
-        "minutes": round((time.perf_counter() - start) / 60, 2),
+        "minutes": round(history.minutes, 2),
         "best_epoch": history.best_epoch,
         **best,
         **dataclasses.asdict(settings),
@@ -267,7 +180,11 @@ def _live_encoder(
     pixels = settings.encoder == "all"
     if not pixels and captioner.model.sees == "grid":
         train, val = draw_share(captions.images("train"), settings.share, settings.seed), captions.images("val")
-        plan = partial(plan_cache, encoder, cache_dir=run.cache_dir, grid=True, image_dir=captions.image_dir)
+        # What learns is counted before CLIP is asked to learn along: its last parts are small beside it.
+        reserve = checkpoint_bytes(sum(p.numel() for p in captioner.model.parameters() if p.requires_grad))
+        plan = partial(
+            plan_cache, encoder, cache_dir=run.cache_dir, grid=True, image_dir=captions.image_dir, reserve=reserve
+        )
         both = plan(train, copies=2 if settings.mirrored else 1) + plan(val)
         if first_process():
             print(both)
@@ -325,13 +242,3 @@ def _cider(captions: Captions, captioner: Captioner, source: Features | Pictures
     people = captions.references("val")
     references = {image: people[image] for image in images}
     return score(dict(zip(images, said, strict=True)), references, metrics=("CIDEr-D",), resamples=1)["CIDEr-D"].value
-
-
-def _preset(system: str, preset: str) -> tuple[dict, dict]:
-    if preset not in PRESETS[system]:
-        raise InputError(f"preset {preset!r} is not known: choose one of {', '.join(PRESETS[system])}")
-    return PRESETS[system][preset]
-
-
-def _given(changes: dict) -> dict:
-    return {name: value for name, value in changes.items() if value is not None}

@@ -7,8 +7,8 @@ numbers or text:
     {"images": [{"id": 9}, ...], "annotations": [{"image_id": 9, ...}, ...]}   COCO's annotations: several
     {"dog.jpg": ["A dog runs.", "The dog is brown."], ...}                     this project's
 
-Every picture of the references needs one prediction. An empty one is scored, as 0; a blank reference is left out. With
---pictures DIR the captions are scored by CLIP too: CLIPScore and RefCLIPScore.
+Every picture of the references needs one prediction. An empty one is scored, as 0; a blank reference is left out.
+BLEU, METEOR, ROUGE-L and CIDEr-D are always computed, CLIPScore with --pictures, BERTScore with --bert, SPICE with --spice.
 """
 
 from __future__ import annotations
@@ -24,13 +24,18 @@ from typing import TYPE_CHECKING
 from helpers.errors import InputError, OfflineError
 
 if TYPE_CHECKING:
-    from helpers.metrics import Comparison
+    from helpers.comparison import Comparison
 
 FORMATS = ('[{"image_id": 9, "caption": "A dog runs."}, ...], {"annotations": [the same, ...]}, or '
            '{"dog.jpg": ["A dog runs.", ...], ...}')  # fmt: skip
 TOKENS = {"ptb": "ptb", "white-space": "whitespace"}  # as the command line says it: as metrics.compare does
 
 BY_CLIP = ("CLIPScore", "RefCLIPScore")  # clipscore.METRICS, which torch comes with
+LEFT_OUT = {  # what is computed only where it was asked for, and how
+    "pictures": "CLIPScore and RefCLIPScore look at the pictures, and are computed with --pictures DIR",
+    "bert": "BERTScore reads with a language model, and is computed with --bert (roberta-large, 1.4 GB) or --bert DIR",
+    "spice": "SPICE takes minutes, and is computed with --spice once `make spice` has brought its jars",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,42 +51,105 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    from helpers.metrics import METRICS, QUICK, compare
+    from helpers.comparison import missing_notes
 
     _check_out(options)
-    metrics = options.metrics or (QUICK if options.quick else METRICS)
+    by_tokens, by_clip, by_bert = _asked(options)
     predictions, references = read_pair(options.predictions, options.references, subset=options.subset)
-    tokenize = TOKENS[options.tokens]
-    by_clip, missing = None, {}
-    if options.pictures:  # before the others, so that a wrong folder is told at once
-        try:
-            by_clip = _by_clip(options, predictions, references)
-        except OfflineError as error:
-            missing = dict.fromkeys(BY_CLIP, str(error))
-    elif not options.metrics and not options.quick:
-        print(f"note: {' and '.join(BY_CLIP)} look at the pictures, and are computed with --pictures DIR", file=sys.stderr)
-    found = compare({"predictions": predictions}, references, metrics=metrics, tokenize=tokenize, keep_going=True)
-    if by_clip:
-        found = found.joined(by_clip)
-    missing = found.missing | missing
-    scores = found["predictions"]
-    metrics = [*metrics, *(BY_CLIP if options.pictures else ())]
-    width = max(map(len, metrics)) + 2
-    for metric, score in scores.metrics.items():
-        print(f"{metric:<{width}}{score}")
-    for note in [*scores.notes, *(f"{metric} is missing: {missing[metric]}" for metric in BY_CLIP if metric in missing)]:
+    parts, missing = [], {}
+    # CLIP first, so that a wrong folder is told at once; last what takes longest.
+    for compute, metrics in ((_by_clip, by_clip), (_by_bert, by_bert), (_by_tokens, by_tokens)):
+        if metrics:
+            try:
+                parts.append(compute(options, predictions, references, metrics))
+            except OfflineError as error:
+                missing |= dict.fromkeys(metrics, str(error))
+    scores = {m: score for part in parts for m, score in part["predictions"].metrics.items()}
+    notes = [*dict.fromkeys(note for part in parts for note in part.notes), *missing_notes(missing)]
+    for part in parts:
+        missing |= part.missing
+    asked = [*by_tokens, *by_clip, *by_bert]
+    width = max(map(len, asked)) + 2
+    for metric in asked:
+        if metric in scores:
+            print(f"{metric:<{width}}{scores[metric]}")
+    if not options.metrics and not options.quick:
+        notes += [note for option, note in LEFT_OUT.items() if not getattr(options, option)]
+    for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    if not scores.metrics:
+    if not scores:
         raise InputError("no score could be computed")
     if options.json:
-        _write(options.json, {metric: scores[metric].to_json() if metric in scores.metrics else
+        _write(options.json, {metric: scores[metric].to_json() if metric in scores else
                               {"value": None, "low": None, "high": None, "missing": missing[metric]}
-                              for metric in metrics})  # fmt: skip
+                              for metric in asked})  # fmt: skip
     return 1 if missing else 0
 
 
+def _asked(options: argparse.Namespace) -> tuple[list[str], list[str], list[str]]:
+    """The metrics to compute: of tokens, by CLIP, and by BERT.
+
+    A name of --metrics may lack what follows its hyphen: "BLEU" is all four, "BERTScore" what the model of --bert allows.
+    Raises InputError for one that is unknown, or needs an option that was not given.
+    """
+    from helpers.bertscore import METRICS as BERT
+    from helpers.bertscore import MODEL, RESCALED, metrics_of
+    from helpers.scorers import METRICS, QUICK, SCORERS
+
+    if options.bert_layer is not None and not options.bert:
+        raise InputError("--bert-layer says which layer of --bert is read: add --bert DIR")
+    families = [SCORERS, BY_CLIP, (*BERT, *RESCALED)]
+    known = [metric for family in families for metric in family]
+    by_bert = metrics_of(options.bert, options.bert_layer) if options.bert else BERT  # what the name BERTScore stands for
+    named: list[str] = []
+    for name in options.metrics or ():
+        found = [m for m in known if m.casefold() == name.casefold()]
+        found = found or [m for m in (*SCORERS, *BY_CLIP, *by_bert) if m.casefold().startswith(f"{name.casefold()}-")]
+        if not found:
+            raise InputError(f"unknown metric {name!r} (--metrics): choose from {', '.join(known)}")
+        named += found
+    tokens, clip, bert = ([metric for metric in family if metric in named] for family in families)
+    if clip and not options.pictures:
+        raise InputError(f"{clip[0]} looks at the pictures: say where they are (--pictures DIR)")
+    if bert and not options.bert:
+        raise InputError(f"{bert[0]} reads with a language model: add --bert for roberta-large, or --bert DIR --bert-layer N")
+    if options.bert and options.bert_layer is None and Path(options.bert).name != MODEL:
+        raise InputError(f"{_shown(options.bert)}: say which of its layers is read (--bert-layer N)")
+    if not named:
+        tokens = [*(QUICK if options.quick else METRICS)]
+    if options.spice and "SPICE" not in tokens:
+        tokens.append("SPICE")
+    if options.pictures and not clip:
+        clip = [*BY_CLIP]
+    if options.bert and not bert:
+        bert = [*by_bert]
+    return tokens, clip, bert
+
+
+def _by_tokens(
+    options: argparse.Namespace, predictions: Mapping[str, str], references: Mapping[str, Sequence[str]], metrics: list[str]
+) -> Comparison:
+    from helpers.metrics import compare
+
+    tokenize = TOKENS[options.tokens]
+    return compare({"predictions": predictions}, references, metrics=metrics, tokenize=tokenize, keep_going=True)
+
+
+def _by_bert(
+    options: argparse.Namespace, predictions: Mapping[str, str], references: Mapping[str, Sequence[str]], metrics: list[str]
+) -> Comparison:
+    """BERTScore. Raises OfflineError without its model, InputError without its layer."""
+    from helpers.bertscore import compare_by_bert
+
+    found = compare_by_bert({"predictions": predictions}, references, model=options.bert, layer=options.bert_layer,
+                            device=options.device)  # fmt: skip
+    # Only those that are rescaled can be absent, and the last note says why.
+    found.missing.update({metric: found.notes[-1] for metric in metrics if metric not in found["predictions"].metrics})
+    return found
+
+
 def _by_clip(
-    options: argparse.Namespace, predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]
+    options: argparse.Namespace, predictions: Mapping[str, str], references: Mapping[str, Sequence[str]], _: list[str]
 ) -> Comparison:
     """CLIPScore and RefCLIPScore. Raises InputError for a picture that cannot be read, OfflineError without CLIP's weights."""
     from helpers.clipscore import compare_by_clip
@@ -221,6 +289,7 @@ def _write(path: str, content: object) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m helpers.score", description=__doc__,
+                                     usage="%(prog)s predictions.json references.json [options]",
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("predictions", metavar="predictions.json", help="one caption a picture")
     parser.add_argument("references", metavar="references.json", help="what people said, one caption a picture or more")
@@ -234,7 +303,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pictures", metavar="DIR", help="where the pictures lie: also CLIPScore and RefCLIPScore")
     parser.add_argument("--clip", default="ViT-B/32", metavar="NAME_OR_FILE",
                         help="the CLIP that scores (default: %(default)s, the published one)")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of CLIP (default: %(default)s)")
+    parser.add_argument("--bert", metavar="NAME_OR_DIR", nargs="?", const="roberta-large",
+                        help="also BERTScore, read by roberta-large or by a model of BERT's kind that you name")
+    parser.add_argument("--bert-layer", metavar="N", type=int, help="which of its layers is read (roberta-large: 17)")
+    parser.add_argument("--spice", action="store_true", help="also SPICE, which takes minutes: they are estimated first")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of CLIP and BERT (default: %(default)s)")
     parser.add_argument("--subset", action="store_true", help="score the predicted pictures alone, where the references "
                         "have more, as COCO's validation set has more than its Karpathy test split")
     return parser

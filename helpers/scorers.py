@@ -4,22 +4,32 @@ A scorer takes a corpus of P pictures, and in `weights` (R, P) how often each of
 each of its metrics it returns the scores of the single pictures (P,) and the corpus score of every resample (R,). So a
 bootstrap resamples what makes the score: BLEU and METEOR of a resample come from its summed counts, not from averaging.
 
-To add a score, write a function like `_rouge` and enter it in `SCORERS`.
+To add a score, write a function like `_rouge` and enter it in `SCORERS`; from anywhere:
+
+    def words(corpus, weights):
+        return {"words": mean_over_pictures([len(caption.split()) for [caption] in corpus.res.values()], weights)}
+
+    SCORERS["words"] = words
+    compare(systems, references, metrics=["BLEU-4", "words"])
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from helpers import java
+from helpers.spice import SPICE_WORDS, spice
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """One system's tokenized captions beside the tokenized references, in pycocoevalcap's two dictionaries."""
+    """One system's tokenized captions beside the tokenized references, in pycocoevalcap's two dictionaries.
+
+    Both have the same P pictures in the same order; a text is its tokens, joined by spaces.
+    """
 
     gts: dict[str, list[str]]  # image -> references
     res: dict[str, list[str]]  # image -> [hypothesis]
@@ -60,8 +70,8 @@ def _rouge(corpus: Corpus, weights: np.ndarray) -> dict[str, tuple[np.ndarray, n
     """ROUGE-L (Lin and Och, 2004): a mean over pictures."""
     from pycocoevalcap.rouge.rouge import Rouge
 
-    per_image = np.asarray(Rouge().compute_score(corpus.gts, corpus.res)[1], dtype=float)
-    return {"ROUGE-L": (per_image, _means(per_image, weights))}
+    per_image = Rouge().compute_score(corpus.gts, corpus.res)[1]
+    return {"ROUGE-L": mean_over_pictures(per_image, weights)}
 
 
 def _cider(corpus: Corpus, weights: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -71,20 +81,19 @@ def _cider(corpus: Corpus, weights: np.ndarray) -> dict[str, tuple[np.ndarray, n
     """
     from pycocoevalcap.cider.cider import Cider
 
-    per_image = np.asarray(Cider().compute_score(corpus.gts, corpus.res)[1], dtype=float)
-    return {"CIDEr-D": (per_image, _means(per_image, weights))}
+    per_image = Cider().compute_score(corpus.gts, corpus.res)[1]
+    return {"CIDEr-D": mean_over_pictures(per_image, weights)}
 
 
 def _spice(corpus: Corpus, weights: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """SPICE (Anderson et al., 2016): a mean over pictures. Its jars come by `make spice`; it takes minutes."""
-    from helpers.spice import spice
-
-    per_image = spice(corpus.gts, corpus.res)
-    return {"SPICE": (per_image, _means(per_image, weights))}
+    return {"SPICE": mean_over_pictures(spice(corpus.gts, corpus.res), weights)}
 
 
-def _means(per_image: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return weights @ per_image / weights.sum(axis=1)
+def mean_over_pictures(per_image: Sequence[float] | np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What a scorer returns for a metric whose corpus score is the mean of its pictures' scores: (P,) and (R,)."""
+    per_image = np.asarray(per_image, dtype=float)
+    return per_image, weights @ per_image / weights.sum(axis=1)
 
 
 Scorer = Callable[[Corpus, np.ndarray], dict[str, tuple[np.ndarray, np.ndarray]]]
@@ -97,3 +106,4 @@ SCORERS: dict[str, Scorer] = {
 }
 METRICS = tuple(metric for metric in SCORERS if metric != "SPICE")  # which is asked for by name: see `_spice`
 QUICK = tuple(metric for metric in METRICS if metric != "METEOR")  # METEOR takes 8 s to start
+READ = {"METEOR": java.METEOR_WORDS, "SPICE": SPICE_WORDS}  # how many words of a text these read

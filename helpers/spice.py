@@ -11,6 +11,7 @@ Source: Anderson et al. (2016), "SPICE: Semantic Propositional Image Caption Eva
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import functools
 import json
@@ -19,6 +20,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -27,12 +29,13 @@ from pathlib import Path
 import numpy as np
 
 from helpers import java
-from helpers.environment import ROOT, require_network, shown
+from helpers.environment import find_place, find_work_dir, progress_wanted, require_network, shown
 from helpers.errors import InputError
 from helpers.files import atomic_path
 
+Captioned = tuple[Mapping[str, Sequence[str]], Mapping[str, Sequence[str]]]  # gts and res, as in `spice`
 JARS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
-FOLDER = ROOT / "data" / "spice"
+FOLDER = find_work_dir(find_place()) / "data" / "spice"  # not the project's own, where that is read-only
 # The parser's time and memory grow with the cube of the length: 2 s for 60 words, 28 s and 3 GB for 200. People's
 # captions have at most some 80 words, so only broken ones are cut here.
 SPICE_WORDS = 80
@@ -72,7 +75,7 @@ def spice_counts(
     is not counted again. Raises InputError where CoreNLP or Java is missing, RuntimeError where SPICE fails or leaves out
     a picture, which is named.
     """
-    pairs = {image: (_read(res[image][0]), tuple(map(_read, references))) for image, references in gts.items()}
+    pairs = _pairs(gts, res)
     new = {pair: image for image, pair in pairs.items() if pair not in _counted}
     if new:
         _counted.update(zip(new, _count(list(new), list(new.values()), find_jars(jars)), strict=True))
@@ -82,9 +85,30 @@ def spice_counts(
 def spice_minutes(pictures: int, references: float, systems: int = 1) -> float:
     """About how long it will take this machine to score so many systems, with so many references a picture.
 
-    Measured: 10 s for a start, and 0.07 s a processor core for a text. References are parsed once, for the first system.
+    Measured: 10 s for a start, and 0.05 s of one core for a text of 12 words (900 of them: 57 s of processor time);
+    0.07 here, since cores are seldom idle. References are parsed once, for the first system.
     """
     return (10 * systems + 0.07 * pictures * (references + systems) / _threads()) / 60
+
+
+def announce(corpora: Sequence[Captioned]) -> None:
+    """Say on stderr how long it will take to score these, before the minutes go by.
+
+    Says nothing where all has been counted, where the jars are missing, or under CAPTIONING_PROGRESS=0.
+    """
+    runs = [pairs for pairs in (_pairs(*corpus) for corpus in corpora) if not _counted.keys() >= set(pairs.values())]
+    with contextlib.suppress(InputError):
+        if runs and progress_wanted() and find_jars():
+            pictures, texts = len(runs[0]), len({text for pairs in runs for _, group in pairs.values() for text in group})
+            minutes = max(1, round(spice_minutes(pictures, texts / pictures, len(runs))))
+            print(f"SPICE: {pictures * len(runs):,} captions and {texts:,} references, about {minutes:,} "
+                  f"minute{'s' * (minutes > 1)}", file=sys.stderr, flush=True)  # fmt: skip
+
+
+def without_scene(corpora: Sequence[Captioned]) -> list[str]:
+    """The pictures, of those that have been counted, in whose references SPICE finds nothing to compare."""
+    counts = {image: _counted.get(pair) for corpus in corpora for image, pair in _pairs(*corpus).items()}
+    return [image for image, found in counts.items() if found and found[2] == 0]
 
 
 def find_jars(folder: str | Path | None = None) -> list[Path]:
@@ -102,8 +126,9 @@ def find_jars(folder: str | Path | None = None) -> list[Path]:
             return found
     looked = "the folder of pycocoevalcap and data/spice" if not given else shown(places[0])
     raise InputError(
-        f"SPICE needs {JARS[0]} and {JARS[1]}, and {looked} did not hold both. `make spice` brings them into data/spice "
-        "(385 MB, by pycocoevalcap's own download or by Maven); or name the folder that holds them in CAPTIONING_SPICE_JARS."
+        f"SPICE needs {JARS[0]} and {JARS[1]}, and {looked} did not hold both. `make spice`, or `python -m helpers.spice`, "
+        "brings them into data/spice (385 MB, by pycocoevalcap's own download or by Maven); or name the folder that holds "
+        "them in CAPTIONING_SPICE_JARS."
     )
 
 
@@ -151,10 +176,15 @@ def _from_maven(folder: Path) -> None:
         subprocess.run(command, check=True, timeout=1800)
 
 
-_counted: dict[tuple[str, tuple[str, ...]], tuple[int, int, int]] = {}
+Pair = tuple[str, tuple[str, ...]]  # a caption and its references, as SPICE reads them
+_counted: dict[Pair, tuple[int, int, int]] = {}
 
 
-def _count(pairs: list[tuple[str, tuple[str, ...]]], names: list[str], corenlp: list[Path]) -> list[tuple[int, int, int]]:
+def _pairs(gts: Mapping[str, Sequence[str]], res: Mapping[str, Sequence[str]]) -> dict[str, Pair]:
+    return {image: (_read(res[image][0]), tuple(map(_read, references))) for image, references in gts.items()}
+
+
+def _count(pairs: list[Pair], names: list[str], corenlp: list[Path]) -> list[tuple[int, int, int]]:
     """Run the jar once on (caption, references) pairs; `names` are those of their pictures."""
     bench = Path(_workbench().name)
     asked = [{"image_id": n, "test": caption, "refs": references} for n, (caption, references) in enumerate(pairs)]
@@ -231,6 +261,9 @@ def _threads() -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m helpers.spice", description="Bring CoreNLP's jars (385 MB) into data/spice, for the score SPICE."
+    ).parse_args()
     try:
         print("SPICE's jars:", ", ".join(shown(jar) for jar in bring_jars()))
     except InputError as error:

@@ -8,9 +8,13 @@ import sys
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from helpers.errors import InputError
 from helpers.settings import CHOICES, LogSettings, TrainSettings
+
+if TYPE_CHECKING:
+    from helpers.environment import Run
 
 SETTINGS = tuple(field.name for field in fields(TrainSettings) if field.name != "seed")
 SIZES = ("mapping", "tuning", "frozen_blocks", "lora_rank", "prefix_length", "clip_length", "mlp_ratio", "normalize",
@@ -42,7 +46,16 @@ def _train(options: dict) -> int:
              "seed")  # fmt: skip
     backbones = {} if options["preset"] in PROFILES else DEFAULTS[system].get(options["preset"], {})
     where = {name: backbones.get(name) if options.get(name) is None else options[name] for name in names}
-    run = setup(f"train_{system.replace('-', '_')}", system=system, **where)
+    dry = options["dry_run"]
+    given = [name for name in ("dataset", "data_dir", "preset", "image_tower", "text_tower") if options.get(name)]
+    if options.get("experiment") and given:
+        raise InputError(f"--experiment {options['experiment']} says what --{given[0].replace('_', '-')} is: leave it out")
+    if dry:  # what is asked for need not be here
+        wanted = options["device"] or os.environ.get("CAPTIONING_DEVICE")
+        where["device"] = "cpu"
+    run = setup(f"train_{system.replace('-', '_')}", system=system, verbose=not dry, **where)
+    if dry:
+        return _plan(options, run, wanted)
     from helpers import recipes
     from helpers.data.datasets import load_captions
     from helpers.devices import find_devices
@@ -60,8 +73,6 @@ def _train(options: dict) -> int:
     settings = recipes.settings_for(preset, system, seed=run.seed, **{name: options.get(name) for name in SETTINGS})
     sizes = recipes.sizes_for(preset, system, **{name: options.get(name) for name in SIZES})
     if options.get("experiment"):
-        if given := [name for name in ("dataset", "data_dir", "preset", "image_tower", "text_tower") if options.get(name)]:
-            raise InputError(f"--experiment {options['experiment']} says what --{given[0].replace('_', '-')} is: leave it out")
         run, captions, settings, chosen = choose_experiment(run, options["experiment"], limit=options["limit"])
         # What is given beside the experiment's number goes over its settings.
         settings = replace(settings, **{name: options[name] for name in SETTINGS if options.get(name) is not None})
@@ -70,10 +81,10 @@ def _train(options: dict) -> int:
     devices = find_devices(options["devices"], run.device)
     if not options.get("experiment"):
         captions = load_captions(run.dataset, run.data_dir, work_dir=run.work_dir, seed=run.seed, limit=options["limit"])
-    counts = {split: len(captions.images(split)) for split in ("train", "val", "test")}
-    print(f"{captions.name}: " + ", ".join(f"{count:,} {split}" for split, count in counts.items()) + " pictures")
-    if str(captions.report):
-        print(captions.report)
+    else:  # its report says which photos left, and not how many there are
+        counts = {split: len(captions.images(split)) for split in ("train", "val", "test")}
+        print(f"{captions.name}: " + ", ".join(f"{count:,} {split}" for split, count in counts.items()) + " pictures")
+    print(captions.report)
     batch = settings.batch_size * settings.accumulate * devices
     print(f"{batch} captions a step: batches of {settings.batch_size} x accumulate {settings.accumulate} x devices {devices}")
     folder = Path(options["out"]) if options["out"] else run.output_dir
@@ -90,6 +101,23 @@ def _train(options: dict) -> int:
         print(f'search your photos: python -m helpers.search --folder DIR "two dogs on a beach" --checkpoint {checkpoint}')
     else:
         print(f"caption your photos: python -m helpers.caption -f PHOTO.jpg --checkpoint {checkpoint}")
+    return 0
+
+
+def _plan(options: dict, run: Run, wanted: str | None) -> int:
+    """Print what the training would take on the device `wanted`; nothing is downloaded, drawn or written."""
+    from helpers.devices import find_devices
+    from helpers.plan import dry_run, of_experiment
+    from helpers.presets import settings_for, sizes_for
+
+    system, preset = options["system"], options.get("preset") or run.profile
+    settings, sizes = settings_for(preset, system, seed=run.seed), sizes_for(preset, system)
+    if options.get("experiment"):
+        run, settings, sizes = of_experiment(run, options["experiment"])
+    settings = replace(settings, **{name: options[name] for name in SETTINGS if options.get(name) is not None})
+    sizes = sizes | {name: options[name] for name in SIZES if options.get(name) is not None}
+    devices = find_devices(options["devices"], "cpu")  # as many as are asked for, whether they are here or not
+    print(dry_run(run, system, preset, settings, sizes, limit=options["limit"], devices=devices, wanted=wanted))
     return 0
 
 
@@ -149,6 +177,7 @@ def _system(systems, name: str, what: str) -> tuple[argparse.ArgumentParser, arg
     p.add_argument("--device", choices=("cpu", "cuda"))
     p.add_argument("--seed", type=int, help="of weights, order and caption draws")
     p.add_argument("--out", metavar="DIR", help=f"for checkpoint/ and history.csv (default: outputs/train_{name})")
+    p.add_argument("--dry-run", action="store_true", help="print steps, memory, disk and minutes, and do nothing")
     p.add_argument("--resume", action="store_true", help="go on from the last checkpoint of a killed run")
     if name not in ("dual-encoder", "clip"):
         p.add_argument("--clip", metavar="NAME_OR_FILE", help="a name such as RN50 or ViT-B/32, or a file")

@@ -10,6 +10,7 @@ import logging
 import math
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -24,9 +25,11 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelChec
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
+from helpers.attached import bring_training, misfit
 from helpers.callbacks import EpochHistory, Patience, StepCheckpoint, Unfreeze, ValidationScore
 from helpers.devices import find_devices, find_strategy, first_process
-from helpers.environment import progress_wanted
+from helpers.disk import check_room, checkpoint_bytes, used_bytes
+from helpers.environment import progress_wanted, shown
 from helpers.errors import InputError
 from helpers.files import atomic_path
 from helpers.loggers import make_logger
@@ -36,6 +39,7 @@ from helpers.settings import LogSettings, TrainSettings
 # After the import, which sets INFO: hardware, tips and counts on stderr that a reader need not see.
 for _name in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(_name).setLevel(logging.ERROR)
+
 
 class Loaders(NamedTuple):
     """Training and validation batches."""
@@ -50,6 +54,7 @@ class History:
 
     epochs: pd.DataFrame
     best_epoch: int
+    minutes: float  # with those of a killed run, up to the checkpoint that was gone on from
 
     @property
     def best(self) -> pd.Series:
@@ -69,12 +74,16 @@ class CaptioningModule(L.LightningModule):
 
     strict_loading = False  # checkpoints hold what trains; the frozen backbone is already in place
 
-    def __init__(self, model: nn.Module, settings: TrainSettings, encoder: nn.Module | None = None):
+    def __init__(
+        self, model: nn.Module, settings: TrainSettings, encoder: nn.Module | None = None, what: dict[str, str] | None = None
+    ):
         super().__init__()
         self.model = model
         self.encoder = encoder
         self.settings = settings
-        self.save_hyperparameters(asdict(settings))  # plain values: Lightning reads checkpoints with weights_only
+        self.started = time.perf_counter()  # less what a run that was killed had taken
+        # Plain values: Lightning reads checkpoints with weights_only.
+        self.save_hyperparameters(asdict(settings) | {"what": what or {}})
 
     def loss(self, batch: dict, **options: float) -> Tensor:
         image = batch["image"]
@@ -122,6 +131,10 @@ class CaptioningModule(L.LightningModule):
         if self.settings.encoder == "all":  # its BatchNorm has gathered statistics of its own
             kept |= {f"encoder.{name}" for name, _ in self.encoder.named_buffers()}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in kept}
+        checkpoint["seconds"] = time.perf_counter() - self.started
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self.started -= checkpoint.get("seconds", 0.0)
 
 
 def rate_schedule(settings: TrainSettings, start: int, end: int) -> Callable[[int], float]:
@@ -218,6 +231,7 @@ def fit(
     devices: int | str = 1,
     precision: str = "32-true",
     resume: bool = False,
+    what: dict[str, str] | None = None,
     log: LogSettings | None = None,
 ) -> History:
     """Train `model` in place and leave it with the weights of the best epoch by `settings.keep`.
@@ -227,16 +241,28 @@ def fit(
     a function that measures the model on the val split, needed to keep by "val_CIDEr-D". devices: processes, one a GPU (on a
     CPU, processes), or "auto". `folder` receives history.csv, logs/ and, while training runs, a checkpoint an epoch and every
     settings.checkpoint_steps; with `resume` a run that was killed goes on from the last one, to the weights of an unbroken
-    run (the data order and dropout depend on seed, epoch and step alone), otherwise it starts afresh.
+    run (the data order and dropout depend on seed, epoch and step alone). So does a run whose own output is attached on
+    Kaggle (see attached.py); every other starts afresh. what: the data and the frozen parts by name, for what was trained on
+    something else is not gone on from. Raises InputError where that is asked for, and where the disk has no room for the
+    checkpoints.
     """
     if settings.keep == "val_CIDEr-D" and score is None:
         raise InputError("keep='val_CIDEr-D' needs a score function")
     devices = find_devices(devices, device)
     folder = Path(folder)
     working = folder / "lightning"
-    if not resume and first_process():
-        shutil.rmtree(working, ignore_errors=True)
     last = working / "last.ckpt"
+    if first_process():
+        if not (bring_training(folder, settings, model, what or {}) or resume):
+            shutil.rmtree(working, ignore_errors=True)
+        elif last.is_file() and (why := misfit(last, what or {})):
+            raise InputError(f"{shown(folder)} holds another training: {why}. Leave --resume out, or choose another folder "
+                             "(--out)")
+        modules = [module for module in (model, encoder) if module is not None]
+        trained = sum(p.numel() for module in modules for p in module.parameters() if p.requires_grad)
+        check_room(folder, checkpoint_bytes(trained) - used_bytes(working), "the checkpoints of this training take",
+                   "make room, or train less of the model")  # fmt: skip
+    resume = last.is_file()  # by now it is there only to go on from; other processes start later, and see the same
     history = EpochHistory(folder / "history.csv")
     mode = "min" if settings.keep == "val_loss" else "max"
     keeper = ModelCheckpoint(
@@ -281,9 +307,9 @@ def fit(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # CaptionSampler shuffles by seed and epoch, and shares out, itself
     )
-    module = CaptioningModule(model, settings, encoder)
+    module = CaptioningModule(model, settings, encoder, what)
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume and last.is_file() else None, weights_only=True)
+        trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
     except SystemExit as stopped:  # what Lightning makes of Ctrl-C, having switched Ctrl-C off
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from stopped
@@ -291,4 +317,5 @@ def fit(
     module.load_state_dict(best["state_dict"], strict=False)
     module.to(device).eval()
     # From the file, for a forked process takes its memory with it.
-    return History(pd.read_csv(history.path, float_precision="round_trip"), best["epoch"])
+    minutes = (time.perf_counter() - module.started) / 60
+    return History(pd.read_csv(history.path, float_precision="round_trip"), best["epoch"], minutes)

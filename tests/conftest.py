@@ -12,8 +12,11 @@ SENTENCES = [f"A {colour} {thing} {place}." for colour in ("red", "blue", "green
              for place in ("in the park", "on the beach", "near a big house")]
 
 
-def make_clip(path: Path, seed: int = 0, embed_dim: int = 64, resnet: bool = False) -> Path:
-    """A random CLIP of OpenAI's class in OpenAI's file format (TorchScript, fp16): a ViT or a ModifiedResNet."""
+def make_clip(path: Path, seed: int = 0, embed_dim: int = 64, resnet: bool = False, context_length: int = 32, **sizes) -> Path:
+    """A random CLIP of OpenAI's class in OpenAI's file format (TorchScript, fp16): a ViT or a ModifiedResNet.
+
+    sizes: those of its image tower, where they are to be others, as clip.model.CLIP names them.
+    """
     import torch
 
     from helpers.data.encoders import clip
@@ -24,8 +27,8 @@ def make_clip(path: Path, seed: int = 0, embed_dim: int = 64, resnet: bool = Fal
     if resnet:
         visual = {"image_resolution": 64, "vision_layers": (1, 1, 1, 1), "vision_width": 4, "vision_patch_size": None}
     net = clip.model.CLIP(
-        embed_dim=embed_dim, **visual,
-        context_length=32, vocab_size=49_408, transformer_width=64, transformer_heads=1, transformer_layers=1,
+        embed_dim=embed_dim, **(visual | sizes),
+        context_length=context_length, vocab_size=49_408, transformer_width=64, transformer_heads=1, transformer_layers=1,
     )  # fmt: skip
     with torch.no_grad():
         net.token_embedding.weight[1000:-2] = 0  # compresses away

@@ -88,8 +88,10 @@ def test_a_preset_may_bring_its_backbones(photos, capsys, tmp_path, monkeypatch)
 def test_train_says_how_much_memory_a_step_takes(photos, clip_file, gpt2_folder, tmp_path, capsys):
     train.main(["clipcap", "--dataset", "flickr8k", "--data-dir", str(photos), "--clip", str(clip_file), "--language-model",
                 str(gpt2_folder), "--epochs", "1", "--layers", "1", "--heads", "2", "--out", str(tmp_path)])
-    found = re.search(r"memory of a training step, .* captions of 40 tokens: (\d+\.\d\d) GB\n", capsys.readouterr().out)
+    told = capsys.readouterr().out
+    found = re.search(r"memory of a training step, .* captions of 40 tokens: (\d+\.\d\d) GB\n", told)
     assert 0 < float(found[1]) < 1
+    assert len([line for line in told.splitlines() if line.startswith("flickr8k: ")]) == 1, "pictures are counted once"
 
 
 def test_train_writes_a_checkpoint_and_its_history(trained):
@@ -203,15 +205,36 @@ def test_results_are_printed_and_put_into_the_readme(tmp_path, capsys):
     (tmp_path / "03_clipcap" / "captions.png").touch()
     assert results.main([str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "| ClipCap | 1.000 [0.900, 1.100] |" in out and "captions.png" in out
+    assert "| ClipCap | 1.000 [0.90, 1.10] |" in out and "captions.png" in out
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{results.BEGIN}\nold\n{results.END}\nafter\n")
     results.write_readme(readme, [RECORD])
     text = readme.read_text()
-    assert "1.000 [0.900, 1.100]" in text and "old" not in text and text.endswith("after\n")
+    assert "1.000 [0.90, 1.10]" in text and "old" not in text and text.endswith("after\n")
     readme.write_text("no marks")
     with pytest.raises(InputError, match="lacks the marks"):
         results.write_readme(readme, [RECORD])
+
+
+def test_the_readme_shows_the_record_of_all_systems_once_there_is_one(tmp_path):
+    recall = {"CLIP": {"R@1": RECORD["systems"]["ClipCap"]["CIDEr-D"]}}
+    costs = {"ClipCap": {"trainable": 1234, "minutes": None, "per_second": 9.6}}
+    retrieval = RECORD | {"notebook": "05_contrastive_retrieval", "recall": recall}
+    everything = RECORD | {"notebook": "06_evaluation", "costs": costs}
+    readme = tmp_path / "README.md"
+    readme.write_text(f"{results.BEGIN}{results.END}")
+    results.write_readme(readme, [RECORD, retrieval, everything])
+    text = readme.read_text()
+    assert "| ClipCap | 1.000 [0.90, 1.10] | 1,234 |  | 10 |" in text and "| CLIP | 1.000 [0.90, 1.10] |" in text
+    assert text.count("| ClipCap |") == 1 and "03_clipcap" not in text
+
+
+def test_the_readme_is_in_step_with_what_is_kept(tmp_path):
+    committed = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = tmp_path / "README.md"
+    readme.write_text(committed, encoding="utf-8")
+    results.write_readme(readme, results.read_records(results.KEPT))
+    assert readme.read_text(encoding="utf-8") == committed
 
 
 def test_results_without_a_run(tmp_path, capsys):

@@ -358,6 +358,39 @@ def test_a_refused_download_names_the_folder(tmp_path, monkeypatch):
     assert load_captions("flickr8k", work_dir=tmp_path).image_dir == tmp_path / "adityajn105/flickr8k/Images"
 
 
+def test_a_disk_too_small_is_said_before_the_download(tmp_path, monkeypatch):
+    """The archive and its files are there together, so it takes twice its size; on Kaggle it is attached and takes nothing."""
+    import kagglehub
+
+    monkeypatch.setattr(sources, "require_network", lambda *_, **__: None)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("usage", (), {"free": 2 * 10**9}))
+    monkeypatch.setattr(kagglehub, "dataset_download", lambda slug: flickr8k(tmp_path / "got" / slug).as_posix())
+    with pytest.raises(InputError, match=r"flickr8k \(.*\) and its archive take about 2\.2 GB and the disk has 2\.0 GB free: "
+                                         r"attach the dataset on Kaggle.*smaller one.*--data-dir"):
+        load_captions("flickr8k", work_dir=tmp_path)
+    with pytest.raises(InputError, match=r"54\.0 GB .* 2\.0 GB free"):
+        load_captions("coco2017", work_dir=tmp_path)
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    assert load_captions("flickr8k", work_dir=tmp_path).name == "flickr8k"
+    assert set(sources.SIZES) == set(sources.KAGGLE)
+
+
+@pytest.mark.parametrize("mount", ["{name}", "datasets/{owner}/{name}"])
+@pytest.mark.parametrize(("dataset", "slug"), [(name, slug) for name, slugs in sources.KAGGLE.items() for slug in slugs])
+def test_every_slug_is_found_in_both_layouts(tmp_path, dataset, slug, mount):
+    owner, name = slug.split("/")
+    folder = tmp_path / "kaggle-input" / mount.format(owner=owner, name=name)
+    assert sources.find(dataset, None, tmp_path) is None, "nothing is attached, and nothing is downloaded"
+    folder.mkdir(parents=True)
+    assert sources.find(dataset, None, tmp_path) == sources.locate(dataset, None, tmp_path) == folder
+
+
+def test_without_internet_kaggle_is_told_where_to_click(tmp_path, monkeypatch):
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    with pytest.raises(OfflineError, match=r"Attach it \(Add Input, Datasets\), or turn the internet on \(Settings\)\. Put"):
+        load_captions("flickr8k", work_dir=tmp_path)
+
+
 def test_unknown_names_and_folders(tmp_path):
     with pytest.raises(InputError, match=r"'flickr9k' is neither .* scenes, scenes-sketch, flickr8k, .*, coco-karpathy"):
         load_captions("flickr9k")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import disk
 from helpers.data import features as cache
 from helpers.data.encoders import load_clip
 from helpers.data.features import CachePlan, cached_features, plan_cache
@@ -144,7 +145,7 @@ def kaggle(monkeypatch, tmp_path):
     working = tmp_path / "working"
     working.mkdir()
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
-    monkeypatch.setattr(cache, "KAGGLE", working)
+    monkeypatch.setattr(disk, "KAGGLE", working)
     return working
 
 
@@ -201,7 +202,7 @@ def test_pictures_in_the_cache_need_no_more_room(encoder, folder, names, tmp_pat
 
 def test_on_kaggle_the_quota_counts_not_the_disk(kaggle, tmp_path, free, monkeypatch):
     free(70 * 10**9)
-    monkeypatch.setattr(cache, "KAGGLE_BYTES", 10_000)
+    monkeypatch.setattr(disk, "KAGGLE_BYTES", 10_000)
     (kaggle / "outputs" / "run").mkdir(parents=True)
     (kaggle / "outputs" / "run" / "model").write_bytes(bytes(3_000))
     (tmp_path / "archive").write_bytes(bytes(50_000))
@@ -222,12 +223,23 @@ def test_on_kaggle_the_quota_counts_not_the_disk(kaggle, tmp_path, free, monkeyp
 
 
 def test_the_quota_is_the_last_guard_too(kaggle, encoder, folder, names, monkeypatch):
-    monkeypatch.setattr(cache, "KAGGLE_BYTES", 100)
+    monkeypatch.setattr(disk, "KAGGLE_BYTES", 100)
     with pytest.raises(InputError, match="make room"):
         cached_features(encoder, folder, names, kaggle / "cache")
 
 
+def test_checkpoints_are_given_their_room(encoder, tmp_path, free):
+    free(50_000)
+    plan = lambda reserve: plan_cache(VIT_L, 20, tmp_path, grid=False, reserve=reserve)  # noqa: E731
+    assert plan(0).needed == 20 * 2 * VIT_L.dim and plan(0).cached and plan(10_000).cached
+    beside = plan(30_000)
+    assert not beside.cached
+    assert str(beside).endswith("too much for the 50 kB free beside 30 kB of checkpoints, so CLIP runs anew in each epoch")
+    assert (plan(30_000) + plan(30_000)).reserve == 30_000
+    assert disk.checkpoint_bytes(100) == 3 * 1200 + 400
+
+
 def test_sizes_are_readable():
-    assert [cache._size(n) for n in (0, 512, 2_049, 3_400_000, 62_400_000_000)] == [
+    assert [disk.size_text(n) for n in (0, 512, 2_049, 3_400_000, 62_400_000_000)] == [
         "0 bytes", "512 bytes", "2 kB", "3.4 MB", "62.4 GB"
     ]  # fmt: skip

@@ -64,7 +64,7 @@ def moved(run, captioner):
 
 
 def test_without_room_for_grids_both_phases_take_pixels(run, captions, monkeypatch, capsys):
-    monkeypatch.setattr("helpers.data.features._free", lambda folder: 1000)
+    monkeypatch.setattr("helpers.data.features.free_bytes", lambda folder: 1000)
     captioner, history = train_decoder(run, captions, SETTINGS, run.output_dir, **SIZES)
     assert "so CLIP runs anew in each epoch" in capsys.readouterr().out
     assert changed(run, captioner) == {"layer4", "attnpool"} and history.epochs["encoder_rate"][0] == 0

@@ -94,6 +94,12 @@ def test_setup_by_argument_variable_and_profile(monkeypatch, tmp_path, capsys):
         setup("03_clipcap", profile="huge")
     with pytest.raises(InputError, match="no parameter cilp"):
         setup("03_clipcap", cilp="x")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(InputError, match=r"device 'cuda': there is no GPU here: leave it out, or cpu \(CAPTIONING_DEVICE\)"):
+        setup("03_clipcap", device="cuda")
+    monkeypatch.setenv("CAPTIONING_SEED", "x")
+    with pytest.raises(InputError, match=r"seed 'x' is no whole number.*CAPTIONING_SEED"):
+        setup("03_clipcap")
 
 
 @pytest.mark.parametrize(("capability", "precision"), [((7, 5), "16-mixed"), ((8, 0), "bf16-mixed"), ((9, 0), "bf16-mixed")])

@@ -14,11 +14,20 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
 TAGS = {"nbval-ignore-output", "raises-exception"}
 
 # Who may import whom, as folders and files under helpers/ (the base: everyone may).
-BASE = {"errors", "files", "environment", "hub"}
+BASE = {"errors", "files", "environment", "hub", "disk", "mounts"}
 ALLOWED = {
+    "mounts": set(),
+    "environment": {"errors", "mounts"},
     "data": BASE | {"data"},
     "models": BASE | {"models"},
-    "training": BASE | {"settings", "callbacks", "devices", "loggers"},
+    "training": BASE | {"settings", "callbacks", "devices", "loggers", "attached"},
+    "attached": BASE | {"settings"},  # for its types only
+    "disk": BASE,
+    "build": BASE | {"data", "models"},
+    "presets": BASE | {"settings"},
+    "flops": BASE | {"memory"},
+    "architectures": BASE | {"data", "models", "contrast"},
+    "training_plan": BASE | {"architectures", "build", "data", "flops", "memory", "models", "settings", "clip_from_scratch"},
     "callbacks": BASE | {"settings", "training"},  # training: for its types only
     "devices": BASE,
     "loggers": BASE | {"settings", "devices"},
@@ -29,8 +38,9 @@ ALLOWED = {
     "java": BASE,
     "scorers": BASE | {"java", "spice"},
     "spice": BASE | {"java"},
-    "bertscore": BASE,
-    "metrics": BASE | {"java", "scorers"},
+    "comparison": BASE,
+    "bertscore": BASE | {"comparison"},
+    "metrics": BASE | {"java", "scorers", "spice", "comparison"},
     "baselines": BASE,
     "figures": BASE | {"data", "figures"},  # it opens pictures
     "overlays": BASE | {"data", "figures", "captioner"},
@@ -38,13 +48,21 @@ ALLOWED = {
     "experiments": BASE | {"settings", "recipes", "data", "java", "metrics", "figures", "captioner",
                            "retrieval_experiments"},
     "retrieval": BASE | {"data", "metrics"},
-    "clipscore": BASE | {"data", "metrics"},
+    "clipscore": BASE | {"data", "comparison"},
     "diversity": BASE | {"metrics"},
+    "mentions": BASE | {"data", "comparison"},
+    "fooling": BASE | {"data", "clipscore", "comparison", "mentions"},
+    "evaluation": BASE | {"attached", "data", "captioner", "checkpoints", "clipscore", "bertscore", "comparison", "contrast",
+                          "metrics", "retrieval", "spice"},
     "classifier": BASE | {"data", "models", "metrics"},
     "contrast": BASE | {"data", "models", "devices", "settings", "training", "loaders"},
     "loaders": BASE | {"data", "devices", "settings", "training"},
     "original_clipcap": BASE | {"data"},
     "checkpoints": BASE | {"data", "models", "captioner", "original_clipcap", "model_card"},
+    "bootstrap": {"hosted"},
+    "hosted": BASE,
+    "first_cell": BASE,
+    "kaggle_folders": BASE | {"data", "first_cell"},
 }
 
 

@@ -64,10 +64,10 @@ def test_what_trains_counts():
 ])  # fmt: skip
 def test_is_right_for_every_batch_size(model):
     """Extrapolated from 1 and 2, and measured: the same at 16, to a percent."""
-    from helpers.memory import _caption_loss
+    from helpers.memory import caption_loss
 
     model = model()
-    measured = saved_bytes(model, lambda: _caption_loss(model, 7)(16))
+    measured = saved_bytes(model, lambda: caption_loss(model, 7)(16))
     assert training_memory(model, 16, 7).activations == pytest.approx(measured, rel=0.01)
 
 

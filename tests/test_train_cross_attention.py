@@ -49,7 +49,7 @@ def test_without_room_for_features_clip_runs_on_the_fly(run, monkeypatch, capsys
     slow = TrainSettings(epochs=2, batch_size=8, learning_rate=1e-4)
     cached, history = train(run, slow)
     shutil.rmtree(run.output_dir)
-    monkeypatch.setattr(features, "_free", lambda folder: 1000)
+    monkeypatch.setattr(features, "free_bytes", lambda folder: 1000)
     shutil.rmtree(run.cache_dir)
     live, again = train(run, slow)
     assert "so CLIP runs anew in each epoch" in capsys.readouterr().out

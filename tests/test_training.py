@@ -71,6 +71,13 @@ def test_a_killed_run_resumes_as_if_unbroken(dataset, tokens, gpt2_folder, tmp_p
     np.testing.assert_allclose(rest.epochs, whole.epochs, atol=1e-6)
 
 
+def test_no_room_for_the_checkpoints_is_said_first(dataset, tokens, gpt2_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("usage", (), {"free": 1000}))
+    with pytest.raises(InputError, match=r"checkpoints of this training take .* free: make room, or train less of the model"):
+        run(dataset, tokens, gpt2_folder, tmp_path)
+    assert not (tmp_path / "history.csv").exists()
+
+
 class Overfitting(torch.nn.Module):
     """Training pushes `w` up for ever; validation is best where it passes 1."""
 

@@ -45,21 +45,23 @@ class Associations:
 
     def top(self, count: int) -> list[int]:
         """Positions of the `count` words that are spread most unevenly over the groups."""
-        return list(np.argsort(-np.abs(self.surprise).max(axis=0), kind="stable")[:count])
+        return list(np.argsort(-np.abs(self.surprise).max(axis=0, initial=0.0), kind="stable")[:count])
 
 
 def associate(
     references: References,
     groups: Mapping[str, Sequence[str]] = GROUPS,
     *,
-    at_least: int = 20,
+    at_least: int | None = None,
     shuffles: int = 200,
     seed: int = 0,
 ) -> Associations:
     """Count which words come with which group, over the pictures that mention exactly one of them.
 
-    at_least: groups and words in fewer pictures are left out;  shuffles: of the groups over the pictures, to find `bound`
+    at_least: groups and words in fewer pictures are left out; None: 20, and 1 in 50 of fewer than 1,000 pictures
+    shuffles: of the groups over the pictures, to find `bound`
     """
+    at_least = min(20, 1 + len(references) // 50) if at_least is None else at_least
     index = index_words(references)
     alone = {group: images for group, images in _alone(index, groups).items() if len(images) >= at_least}
     names, sizes = list(alone), [len(images) for images in alone.values()]

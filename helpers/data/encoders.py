@@ -51,7 +51,7 @@ class ClipEncoder(Preprocessed):
         self.device = device
         self.resolution = int(model.visual.input_resolution)
         self.dim = int(model.visual.output_dim)
-        self.grid = _grid_size(model.visual)
+        self.grid = grid_size(model.visual)
         self.summary_rows = 0 if _is_resnet(model.visual) else 1
         self.side = math.isqrt(self.grid[0] - self.summary_rows)
         self.preprocess = clip.clip._transform(self.resolution)
@@ -205,7 +205,7 @@ def _is_resnet(visual: nn.Module) -> bool:
     return isinstance(visual, clip.model.ModifiedResNet)
 
 
-def _grid_size(visual: nn.Module) -> tuple[int, int]:
+def grid_size(visual: nn.Module) -> tuple[int, int]:
     if _is_resnet(visual):
         rows, channels = visual.attnpool.positional_embedding.shape
         return rows - 1, channels  # one position is for the mean of all cells, which is no row of the grid

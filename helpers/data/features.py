@@ -13,12 +13,9 @@ from there. Blocks whose checksum does not fit are dropped and encoded anew.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,13 +29,12 @@ from torch import Tensor
 from helpers.data.encoders import ClipEncoder
 from helpers.data.flips import mirror
 from helpers.data.images import open_image
-from helpers.environment import find_place, find_work_dir, progress
+from helpers.disk import check_room, free_bytes, size_text
+from helpers.environment import progress
 from helpers.errors import InputError
 
 BLOCK = 256  # pictures a block: what a kill can cost at most
 SHARE = 0.8  # of the free disk that features may take: checkpoints and the system want some too
-KAGGLE = find_work_dir("kaggle")
-KAGGLE_BYTES = 20 * 10**9  # what Kaggle allows below it, whatever its disk says
 
 
 @dataclass(frozen=True)
@@ -142,7 +138,8 @@ def cached_features(
     with FileLock(folder / "lock"):  # two notebooks may start on the same dataset at once
         store = _Store(folder, width)
         missing = [image for image in dict.fromkeys(images) if stamps[image] not in store.rows]
-        _check_room(folder, 2 * width * len(missing))
+        check_room(folder, 2 * width * len(missing), "the features take", "make room, use fewer pictures (--limit), or leave "
+                   "the mirrored ones out (--no-mirrored)")  # fmt: skip
         encode = _as_rows(encoder, grid, mirrored)
         broken = _encode_missing(encoder, encode, image_dir, missing, stamps, store, batch_size)
         rows = {image: store.rows[stamps[image]] for image in images if image not in broken}
@@ -157,13 +154,14 @@ class CachePlan:
     """Whether the features of a set of pictures are kept on the disk, or made anew whenever a batch needs them.
 
     `pictures` counts their copies too (a mirrored picture is one more); `present` of them are in the cache and take no
-    more room; `free` is in bytes.
+    more room; `free` is in bytes, as is `reserve`, what something else will write there: checkpoints.
     """
 
     bytes_per_picture: int
     pictures: int
     free: int
     present: int = 0
+    reserve: int = 0
 
     @property
     def needed(self) -> int:
@@ -172,8 +170,8 @@ class CachePlan:
 
     @property
     def cached(self) -> bool:
-        """True where they fit, with a margin."""
-        return self.needed <= SHARE * self.free
+        """True where they fit, with a margin, and beside what is reserved."""
+        return self.needed <= min(SHARE * self.free, self.free - self.reserve)
 
     def __add__(self, other: CachePlan) -> CachePlan:
         """Of one encoder and disk: both sets at once, such as train, mirrored too, and val, as it is."""
@@ -181,12 +179,15 @@ class CachePlan:
 
     def __str__(self) -> str:
         """One line. Where they fit it is the same on every machine, and before and after."""
-        total = f"{_size(self.bytes_per_picture * self.pictures)} for {self.pictures:,}"
-        start = f"features: {_size(self.bytes_per_picture)} a picture, {total}"
+        total = f"{size_text(self.bytes_per_picture * self.pictures)} for {self.pictures:,}"
+        start = f"features: {size_text(self.bytes_per_picture)} a picture, {total}"
         if self.cached:
             return f"{start}: cached"
         present = f" ({self.present:,} of them cached already)" if self.present else ""
-        return f"{start}{present}: more than {SHARE:.0%} of the {_size(self.free)} free, so CLIP runs anew in each epoch"
+        beside = f" beside {size_text(self.reserve)} of checkpoints" if self.reserve > (1 - SHARE) * self.free else ""
+        room = f"more than {SHARE:.0%} of the {size_text(self.free)} free" if not beside else (
+            f"too much for the {size_text(self.free)} free")  # fmt: skip
+        return f"{start}{present}: {room}{beside}, so CLIP runs anew in each epoch"
 
 
 def plan_cache(
@@ -197,12 +198,14 @@ def plan_cache(
     grid: bool,
     copies: int = 1,
     image_dir: Path | None = None,
+    reserve: int = 0,
 ) -> CachePlan:
     """Whether `cached_features` of these pictures should be asked for at all: nothing is encoded or written.
 
     pictures: their number, or, with `image_dir`, their file names: then those that are in the cache are not counted
     again. Without, a second run would find the disk full of its own features and take it for too small. copies: 2 where
-    the mirrored ones are cached too; where only those of one split are, add the splits' plans.
+    the mirrored ones are cached too; where only those of one split are, add the splits' plans. reserve: bytes to leave
+    for something else, of both plans alike.
     """
     count, present = pictures if isinstance(pictures, int) else len(set(pictures)), 0
     if image_dir is not None:
@@ -212,7 +215,7 @@ def plan_cache(
         for mirrored in (False, True)[:copies]:
             index = _folder(encoder, image_dir, cache_dir, grid, mirrored) / "index.jsonl"
             present += sum(len(stamps.intersection(block)) for _, block, _ in _blocks(index))
-    return CachePlan(2 * _width(encoder, grid), copies * count, _free(cache_dir), present)
+    return CachePlan(2 * _width(encoder, grid), copies * count, free_bytes(cache_dir), present, reserve)
 
 
 def _width(encoder: ClipEncoder, grid: bool) -> int:
@@ -226,33 +229,6 @@ def _folder(encoder: ClipEncoder, image_dir: Path, cache_dir: Path, grid: bool, 
     return Path(cache_dir) / (key + "-grid" * grid + "-mirrored" * mirrored)
 
 
-def _free(folder: Path) -> int:
-    """Bytes that may still be written to `folder`, which need not exist yet."""
-    folder = Path(folder).resolve()
-    free = shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.is_dir())).free
-    if find_place() == "kaggle" and folder.is_relative_to(KAGGLE.resolve()):
-        free = min(free, KAGGLE_BYTES - _used(KAGGLE))
-    return max(0, free)
-
-
-def _used(folder: Path) -> int:
-    """Bytes of all files below `folder`; links are not followed."""
-    used = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):  # temporary files come and go
-                used += os.lstat(os.path.join(place, name)).st_size
-    return used
-
-
-def _size(count: int) -> str:
-    """1000 bytes a kB, as disks count."""
-    for unit, size, digits in (("GB", 10**9, 1), ("MB", 10**6, 1), ("kB", 10**3, 0)):
-        if count >= size:
-            return f"{count / size:.{digits}f} {unit}"
-    return f"{count} bytes"
-
-
 def _as_rows(encoder: ClipEncoder, grid: bool, mirrored: bool) -> Callable[[Tensor], Tensor]:
     """Pixels (B, 3, R, R) to rows of the cache."""
 
@@ -264,15 +240,6 @@ def _as_rows(encoder: ClipEncoder, grid: bool, mirrored: bool) -> Callable[[Tens
         return torch.cat([parts["grid"].flatten(1), parts["pooled"]], dim=1)  # (B, M*C + E)
 
     return encode
-
-
-def _check_room(folder: Path, needed: int) -> None:
-    free = _free(folder)
-    if needed > free:
-        raise InputError(
-            f"the features take {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free: make room, use fewer "
-            "pictures (--limit), or leave the mirrored ones out (--no-mirrored)"
-        )
 
 
 def _encode_missing(

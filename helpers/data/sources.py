@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from helpers.data.layouts import KARPATHY_FILES, find_karpathy, folders_of
-from helpers.environment import require_network, shown
+from helpers.disk import check_room
+from helpers.environment import find_place, require_network, shown
 from helpers.errors import InputError
+from helpers.mounts import KAGGLE_INPUT
 
 # Kaggle datasets by name, the one to download first. The others are read where they are attached.
 KAGGLE = {
@@ -17,6 +19,16 @@ KAGGLE = {
     "coco2017": ("awsaf49/coco-2017-dataset",),
     "coco-karpathy": ("awsaf49/coco-2017-dataset",),
 }
+# Bytes of the first of them, about, and rather too many than too few: by download scripts that others have published
+# ("~1 GB", "~25 GB", "~26 GB"), not read off Kaggle. JPEG files do not shrink in an archive. The first of Flickr30k's holds
+# every picture twice; the other two are about half as large.
+SIZES = {
+    "flickr8k": 1.1e9,
+    "flickr30k": 8.8e9,
+    "coco2017": 27e9,
+    "coco-karpathy": 27e9,
+}
+KARPATHY_BYTES = 40e6  # three JSON files, zipped
 # Datasets drawn here, with the arguments of `make_scenes`. The second is the other dataset in miniature: another style, and
 # a hundred photos of the first one's test split in its train split, as all of Flickr8k is in Flickr30k.
 DRAWN = {
@@ -25,7 +37,6 @@ DRAWN = {
 }
 KARPATHY_SPLITS = "shtvkumar/karpathy-splits"
 NAMES = (*DRAWN, *KAGGLE)
-KAGGLE_INPUT = Path("/kaggle/input")
 KAGGLE_ADDRESS = "https://www.kaggle.com"
 
 
@@ -36,11 +47,17 @@ def locate(name: str, data_dir: str | Path | None, work_dir: Path) -> Path:
     A `name` that is no dataset's is a folder. Raises InputError where there is no such folder or dataset, OfflineError
     where a download is needed and there is no network.
     """
+    if name in DRAWN and not data_dir:
+        return _drawn_scenes(name, work_dir / "data" / name)
+    found = find(name, data_dir, work_dir)
+    return found or _download(KAGGLE[name][0], name, work_dir / "data" / name, SIZES[name])
+
+
+def find(name: str, data_dir: str | Path | None, work_dir: Path) -> Path | None:
+    """As `locate`, but what would have to be drawn or downloaded is None."""
     if data_dir:
         return Path(data_dir).expanduser()
-    if name in DRAWN:
-        return _drawn_scenes(name, work_dir / "data" / name)
-    if name not in KAGGLE:
+    if name not in NAMES:
         if name != "folder" and Path(name).expanduser().is_dir():
             return Path(name).expanduser()
         why = "needs to be told which (--data-dir)" if name == "folder" else "is neither a dataset nor a folder"
@@ -48,9 +65,7 @@ def locate(name: str, data_dir: str | Path | None, work_dir: Path) -> Path:
             f"dataset {name!r} {why}. Known datasets: {', '.join(NAMES)}, or a folder with Images/ and captions.txt"
         )
     own = work_dir / "data" / name
-    if own.is_dir():
-        return own
-    return _attached(KAGGLE[name]) or _download(KAGGLE[name][0], name, own)
+    return own if own.is_dir() else _attached(KAGGLE.get(name, ()))
 
 
 def locate_karpathy(name: str, root: Path, *, download: bool = False) -> Path | None:
@@ -65,7 +80,7 @@ def locate_karpathy(name: str, root: Path, *, download: bool = False) -> Path | 
     if path or not download or name not in KARPATHY_FILES:
         return path
     file = KARPATHY_FILES[name]
-    path = find_karpathy(_download(KARPATHY_SPLITS, file, root / file), name)
+    path = find_karpathy(_download(KARPATHY_SPLITS, file, root / file, KARPATHY_BYTES), name)
     if path is None:
         raise InputError(f"Kaggle's {KARPATHY_SPLITS} holds no {file}: put one at {shown(root / file)}")
     return path
@@ -86,7 +101,7 @@ def _drawn_scenes(name: str, folder: Path) -> Path:
 
 def _attached(slugs: Sequence[str]) -> Path | None:
     """The first of these Kaggle datasets that is mounted (either form of mount) or was downloaded completely before."""
-    cache = Path(os.environ.get("KAGGLEHUB_CACHE", "~/.cache/kagglehub")).expanduser() / "datasets"
+    cache = _cache() / "datasets"
     for slug in slugs:
         for mount in (KAGGLE_INPUT / slug.split("/")[1], KAGGLE_INPUT / "datasets" / slug):
             if mount.is_dir():
@@ -97,12 +112,28 @@ def _attached(slugs: Sequence[str]) -> Path | None:
     return None
 
 
-def _download(slug: str, what: str, instead: Path) -> Path:
+def _cache() -> Path:
+    return Path(os.environ.get("KAGGLEHUB_CACHE", "~/.cache/kagglehub")).expanduser()
+
+
+def _download(slug: str, what: str, instead: Path, size: float) -> Path:
+    """By kagglehub, whose answer says where: in its cache, or, on Kaggle and often on Colab, on a mount, which takes no disk.
+
+    Raises InputError beforehand where the disk has no room: the archive and what is in it are there together for a while.
+    """
+    kaggle = find_place() == "kaggle"
     require_network(
         KAGGLE_ADDRESS,
         what=f"{what} (Kaggle dataset {slug})",
-        instead=f"Put it at {shown(instead)}, or name its folder with --data-dir or CAPTIONING_DATA_DIR.",
+        instead="Attach it (Add Input, Datasets), or turn the internet on (Settings). " * kaggle
+        + f"Put it at {shown(instead)}, or name its folder with --data-dir or CAPTIONING_DATA_DIR.",
     )
+    if not kaggle:
+        check_room(
+            _cache(), int(2 * size), f"{what} (Kaggle dataset {slug}) and its archive take about",
+            "attach the dataset on Kaggle, where it takes no disk, choose a smaller one (flickr8k), or name a folder that has "
+            "it (--data-dir, CAPTIONING_DATA_DIR). KAGGLEHUB_CACHE names another disk for it",
+        )
     import kagglehub
 
     try:

@@ -7,6 +7,7 @@ the sentence, computed from the data by the caller, is its visible caption, its 
     pictures.py    pictures with captions under them
     charts.py      lines, bars, dots with intervals, histograms, coloured tables
     words.py       word clouds
+    series.py      the map of the series
 """
 
 from helpers.figures.charts import bars, curves, dots, heatmap, histogram
@@ -29,10 +30,11 @@ from helpers.figures.look import (
     style,
 )
 from helpers.figures.pictures import Line, Picture, picture_grid
+from helpers.figures.series import series_map
 from helpers.figures.words import word_cloud, word_clouds
 
 __all__ = [
     "BLUE", "DPI", "GREEN", "GREY", "INK", "ORANGE", "PALETTE", "PURPLE", "RED", "SKY", "WIDTH", "Line", "Picture", "bars",
-    "blank_figure", "curves", "dots", "heatmap", "histogram", "picture_grid", "render", "save", "show", "style", "word_cloud",
-    "word_clouds",
+    "blank_figure", "curves", "dots", "heatmap", "histogram", "picture_grid", "render", "save", "series_map", "show", "style",
+    "word_cloud", "word_clouds",
 ]  # fmt: skip

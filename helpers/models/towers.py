@@ -123,7 +123,11 @@ def _imagenet_weights() -> Mapping[str, Tensor]:
             "helpers.classifier, or resnet50-random, or small.",
         )
     try:
-        return IMAGENET.get_state_dict(progress=progress_wanted(), check_hash=True)
+        if not cached.is_file():  # here, for get_state_dict() would first print where to, the home folder included
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            digest = cached.stem.split("-")[-1]
+            torch.hub.download_url_to_file(IMAGENET.url, str(cached), hash_prefix=digest, progress=progress_wanted())
+        return IMAGENET.get_state_dict(progress=False, check_hash=True)
     except Exception as error:
         raise InputError(f"{_tilde(cached)} cannot be read or downloaded whole: delete it and try again "
                          f"({_first_line(error)})") from error
