@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 KEPT = ROOT / "results"
 # Column -> (key of a record's costs, how it is written)
-COSTS = {"learns": ("trainable", "{:,}"), "minutes": ("minutes", "{:.1f}"), "captions a second": ("per_second", "{:.0f}")}
+COSTS = {"trained parameters": ("trainable", "{:,}"), "training minutes": ("minutes", "{:.1f}"),
+         "captions a second": ("per_second", "{:.0f}")}  # fmt: skip
 BEGIN, END = "<!-- results: written by python -m helpers.results --keep -->", "<!-- /results -->"
 SHOWN = ("CIDEr-D", "BLEU-4", "METEOR", "ROUGE-L", "SPICE", "CLIPScore")
 FOR_ALL = ("06_evaluation", "05_contrastive_retrieval")  # notebooks that compare all systems: in the README, if recorded
