@@ -182,8 +182,7 @@ def setup(notebook: str, *, system: str = "clipcap", verbose: bool = True, **ove
              for name in ("language_model", "image_tower", "text_tower")}  # fmt: skip
     # The tiny profile stays on the CPU wherever it runs, so that its outputs can be compared between machines.
     device = str(choice("device", "cuda" if profile == "full" and _cuda() else "cpu"))
-    if device == "cuda" and not _cuda():
-        raise InputError("device 'cuda': there is no GPU here: leave it out, or cpu (CAPTIONING_DEVICE)")
+    check_device(device)
     data_dir = choice("data_dir")
     run = Run(
         notebook=notebook,
@@ -221,6 +220,12 @@ def find_work_dir(place: str) -> Path:
     if place == "kaggle":
         return Path("/kaggle/working")
     return ROOT if os.access(ROOT, os.W_OK) else Path.cwd()
+
+
+def check_device(device: str) -> None:
+    """Raise InputError for cuda where there is no GPU."""
+    if device == "cuda" and not _cuda():
+        raise InputError("device 'cuda': there is no GPU here: leave it out, or cpu (--device, CAPTIONING_DEVICE)")
 
 
 def find_precision(device: str) -> str:

@@ -172,3 +172,9 @@ def test_rows_and_columns_of_the_grid_follow_the_picture(encoder):
     change = (encoder.encode_grid(spot)["grid"] - encoder.encode_grid(blank)["grid"]).norm(dim=-1)[0]
     assert change.argmax() == 1
     assert grid_and_pooled(encoder.model.visual, blank)["grid"].shape == (1, 4, 128)
+
+
+def test_a_gpu_that_is_not_there(clip_file, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(InputError, match=r"device 'cuda': there is no GPU here.*--device"):
+        load_clip(clip_file, "cuda")

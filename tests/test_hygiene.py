@@ -133,3 +133,10 @@ def test_rooms_import_only_whom_they_may(room):
     for path in files:
         assert imports(path) <= ALLOWED[room], path.name
 
+
+
+def test_every_helper_is_on_the_map():
+    helpers = ROOT / "helpers"
+    there = sorted(path.name for path in helpers.iterdir()
+                   if path.name not in ("README.md", "__init__.py") and not path.name.startswith("__"))  # fmt: skip
+    assert sorted(re.findall(r"\]\(([\w.]+)\)", (helpers / "README.md").read_text(encoding="utf-8"))) == there

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from helpers.data.images import open_image
 from helpers.data.preprocessing import Preprocessed
-from helpers.environment import require_network
+from helpers.environment import check_device, require_network
 from helpers.errors import InputError
 from helpers.hub import find_file
 
@@ -162,9 +162,10 @@ def load_clip(name: str | Path, device: str = "cpu") -> ClipEncoder:
     """CLIP by a name of the clip package ("ViT-B/32") or from a file.
 
     A file is a TorchScript archive, OpenAI's own format, or a plain state dict (which `clip.load` cannot read on today's
-    torch). Raises InputError for an unknown name, a missing or damaged file; OfflineError where the weights would have to
-    be downloaded and there is no network.
+    torch). Raises InputError for an unknown name, a missing or damaged file, cuda without a GPU; OfflineError where the
+    weights would have to be downloaded and there is no network.
     """
+    check_device(device)
     name = str(name)
     path = find_file(name) if name not in clip.available_models() else None
     if name in clip.available_models():
