@@ -97,7 +97,7 @@ def train_clip(
         captions, tokens, settings, from_pictures(_Reader(sizes["image_resolution"]), captions.image_dir),
         max_tokens=min(settings.max_tokens, CONTEXT - 1), workers=picture_workers(run.device),
     )  # fmt: skip
-    what = {"dataset": captions.name, "number of pictures": str(len(loaders.train.dataset)), "architecture": architecture}
+    what = {"dataset": captions.name, "architecture": architecture}
     history = fit(ClipPairs(ClipDualEncoder(net), tokens.bos), loaders, settings, folder, device=run.device,
                   precision=run.precision, devices=devices, resume=resume, what=what, log=log)  # fmt: skip
     path = Path(folder) / "clip.pt"

@@ -209,8 +209,7 @@ def train_dual_encoder(
         max_tokens=min(settings.max_tokens, MAX_TOKENS - 1), workers=picture_workers(run.device),
     )  # fmt: skip
     pairs = Pairs(model, finder.tokens.bos, image_rate, text_rate)
-    what = {"dataset": captions.name, "number of pictures": str(len(loaders.train.dataset)), **finder.config,
-            "model": str(model.config), "rates": f"{image_rate} and {text_rate}"}  # fmt: skip
+    what = {"dataset": captions.name, **finder.config, "model": str(model.config), "rates": f"{image_rate} and {text_rate}"}
     history = fit(pairs, loaders, settings, folder, device=run.device, precision=run.precision, devices=devices,
                   resume=resume, what=what, log=log)  # fmt: skip
     finder.config["training"] = {

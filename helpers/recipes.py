@@ -146,8 +146,7 @@ def _train(
         )
         beside = "" if live is None else ", CLIP's own beside"
         print(f"memory of a training step, counted for captions of {length} tokens: {memory.total / 1e9:.2f} GB{beside}")
-    what = {"dataset": captions.name, "number of pictures": str(len(loaders.train.dataset)),
-            **captioner.config, "model": str(captioner.model.config)}  # fmt: skip
+    what = {"dataset": captions.name, **captioner.config, "model": str(captioner.model.config)}
     history = fit(
         captioner.model, loaders, settings, folder, encoder=live, pixels=later, score=score, device=run.device,
         precision=run.precision, what=what, **options,

@@ -249,13 +249,14 @@ def fit(
     if settings.keep == "val_CIDEr-D" and score is None:
         raise InputError("keep='val_CIDEr-D' needs a score function")
     devices = find_devices(devices, device)
+    what = {"number of pictures": str(len(loaders.train.dataset)), **(what or {})}
     folder = Path(folder)
     working = folder / "lightning"
     last = working / "last.ckpt"
     if first_process():
-        if not (bring_training(folder, settings, model, what or {}) or resume):
+        if not (bring_training(folder, settings, model, what) or resume):
             shutil.rmtree(working, ignore_errors=True)
-        elif last.is_file() and (why := misfit(last, what or {})):
+        elif last.is_file() and (why := misfit(last, what)):
             raise InputError(f"{shown(folder)} holds another training: {why}. Leave --resume out, or choose another folder "
                              "(--out)")
         modules = [module for module in (model, encoder) if module is not None]

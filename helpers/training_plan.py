@@ -59,8 +59,9 @@ class Counts(NamedTuple):
 
     def limited(self, limit: int | None) -> Counts:
         """At most so many of each split. Raises InputError for fewer than one, as reading the dataset would."""
-        if limit is not None and limit < 1:
-            raise InputError(f"limit={limit} leaves no pictures: give 1 or more")
+        from helpers.data.datasets import check_limit
+
+        check_limit(limit)
         return self if limit is None else Counts(*(min(count, limit) for count in self[:3]), self.found)
 
 

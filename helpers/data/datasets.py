@@ -52,6 +52,12 @@ class Captions:
         return self.table[self.table["split"] == split]
 
 
+def check_limit(limit: int | None) -> None:
+    """Raise InputError for a limit that leaves no pictures; None is none."""
+    if limit is not None and limit < 1:
+        raise InputError(f"limit={limit} leaves no pictures: give 1 or more")
+
+
 def load_captions(
     name: str,
     data_dir: str | Path | None = None,
@@ -72,8 +78,7 @@ def load_captions(
     Rows that cannot be used are dropped and counted in `report`. Raises InputError where the dataset cannot be read, more
     than half of its pictures are missing, or a photo is in two splits; OfflineError where it must be downloaded but cannot.
     """
-    if limit is not None and limit < 1:
-        raise InputError(f"limit={limit} leaves no pictures: give 1 or more")
+    check_limit(limit)
     root = locate(name, data_dir, Path(work_dir))
     name = Path(name).expanduser().resolve().name  # of a folder given by its path, the last part
     report = Report()
